@@ -1,1 +1,56 @@
-"""Placeholder; the public names follow with the layers."""
+"""Receptive-field attention convolutions (RFAConv, arXiv 2304.03198) for PyTorch.
+
+The layers need torch alone; what needs more (models, training, comparison) is imported when first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from rfaconv.errors import MissingExtraError, UserError
+from rfaconv.layers import (
+    AttentionConv2d,
+    CAConv,
+    CAMConv,
+    CBAMConv,
+    ReceptiveFieldConv2d,
+    RFAConv,
+    RFCAConv,
+    RFCBAMConv,
+    conv_names,
+    create_conv,
+    register_attention,
+    register_conv,
+)
+
+if TYPE_CHECKING:
+    from rfaconv.models import create_model as create_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AttentionConv2d",
+    "CAConv",
+    "CAMConv",
+    "CBAMConv",
+    "MissingExtraError",
+    "RFAConv",
+    "RFCAConv",
+    "RFCBAMConv",
+    "ReceptiveFieldConv2d",
+    "UserError",
+    "conv_names",
+    "create_conv",
+    "create_model",
+    "register_attention",
+    "register_conv",
+]
+
+_LAZY = {"create_model": "rfaconv.models"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'rfaconv' has no attribute '{name}'")

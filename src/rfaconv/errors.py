@@ -12,7 +12,7 @@ class UserError(ValueError):
     """A mistake its reader can mend; the message says what is wrong, where, and what to do."""
 
 
-class MissingExtra(ImportError, UserError):
+class MissingExtraError(ImportError, UserError):
     """A library of an optional extra is not installed; the message names the pip command."""
 
 
@@ -25,11 +25,11 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> NoReturn:
 
 
 def require(module: str, extra: str) -> Any:
-    """Import and return `module`, or raise MissingExtra naming the extra that brings it."""
+    """Import and return `module`, or raise MissingExtraError naming the extra that brings it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingExtra(
+        raise MissingExtraError(
             f"'{module.partition('.')[0]}' could not be imported ({error}); "
             f"install it with: pip install 'rfaconv[{extra}]'"
         ) from error

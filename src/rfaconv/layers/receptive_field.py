@@ -1,0 +1,133 @@
+"""The receptive-field column of the family: generate features for each tap, attend to them, contract them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from rfaconv.layers.attention import Attention, ChannelSpatialAttention, CoordinateAttention, TapSoftmax
+from rfaconv.layers.base import ConvLayer
+from rfaconv.ops.backends import preferred_backend
+from rfaconv.ops.rfa import rfa_conv2d
+from rfaconv.ops.stages import contract, fold_batch_norm, generate
+from rfaconv.ops.window import Window
+
+
+class ReceptiveFieldFeatures(nn.Module):
+    """relu(batch_norm(depthwise convolution)) with one feature for each tap: [B, C, H, W] to [B, C, kh, kw, h, w].
+
+    Args:
+        channels: C.
+        window: kernel size, stride, padding and dilation of the layer.
+
+    Attributes:
+        weight: [C*T, 1, kh, kw], channel-major. norm: BatchNorm2d over the C*T features.
+    """
+
+    def __init__(self, channels: int, window: Window) -> None:
+        super().__init__()
+        self.channels, self.window = channels, window
+        self.weight = nn.Parameter(torch.empty(channels * window.taps, 1, *window.kernel_size))
+        self.norm = nn.BatchNorm2d(channels * window.taps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm, mean, var = self.norm, self.norm.running_mean, self.norm.running_var
+        fixed = type(norm) is nn.BatchNorm2d and not norm.training
+        # The reference computes the norm as the paper has it: benchmarks and the MAC counter want to see it.
+        if fixed and mean is not None and var is not None and preferred_backend() != "reference":
+            weight, bias = fold_batch_norm(self.weight, norm.weight, norm.bias, mean, var, norm.eps)
+            return F.relu(generate(x, weight, bias, self.window), inplace=True)
+        features = generate(x, self.weight, None, self.window)
+        return F.relu(norm(features.flatten(1, 3)), inplace=True).view_as(features)
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, taps={self.window.taps}"
+
+
+class ReceptiveFieldConv2d(ConvLayer):
+    """A convolution over receptive-field features, weighed by an attention (section 3 of the paper).
+
+    Without an attention it is the ablation `rf`. With a module of yours it is that module's receptive-field form::
+
+        ReceptiveFieldConv2d(64, 64, 3, attention=lambda channels: SEModule(channels))
+
+    Such a module sees the taps laid out in the plane, [B, C, h*kh, w*kw]. Arguments and errors: as `ConvLayer`.
+    """
+
+    features: ReceptiveFieldFeatures
+
+    def _own_features(self) -> ReceptiveFieldFeatures:
+        return ReceptiveFieldFeatures(self.in_channels, self.window)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        features = self.features(x)
+        if self.attention is not None:
+            features = self.attention(features, x, self.window)
+        return contract(features, self.weight, self.bias, self.groups)
+
+
+class RFAConv(ReceptiveFieldConv2d):
+    """Receptive-field attention convolution: a softmax over the taps of each receptive field. Short name `rfa`.
+
+    Computed by `rfaconv.ops.rfa_conv2d`; the attribute `backend` names who computes it (None: the process's choice).
+    """
+
+    backend: str | None = None
+
+    def _own_attention(self, channels: int) -> Attention:
+        return TapSoftmax(channels, self.window.taps)
+
+    def _convolve(self, x: Tensor) -> Tensor:
+        norm = self.features.norm
+        # Another norm (SyncBatchNorm, say) or attention in their place: the composition serves it.
+        if type(norm) is not nn.BatchNorm2d or type(self.attention) is not TapSoftmax:
+            return super()._convolve(x)
+        return rfa_conv2d(
+            x,
+            self.features.weight,
+            self.attention.weight,
+            self.weight,
+            self.bias,
+            norm_weight=norm.weight,
+            norm_bias=norm.bias,
+            running_mean=norm.running_mean,
+            running_var=norm.running_var,
+            training=norm.training,
+            momentum=_count_batch(norm),
+            eps=norm.eps,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            backend=self.backend,
+        )
+
+
+class RFCBAMConv(ReceptiveFieldConv2d):
+    """Receptive-field CBAM: channel weights from the mean of x (hidden 16), 3x3 spatial weights. Short name `rfcbam`."""
+
+    def _own_attention(self, channels: int) -> Attention:
+        return ChannelSpatialAttention(channels, hidden=16, pools=("avg",), kernel_size=3, spatial_sees="raw")
+
+
+class RFCAConv(ReceptiveFieldConv2d):
+    """Receptive-field coordinate attention: CAConv's attention over the receptive-field map. Short name `rfca`."""
+
+    def _own_attention(self, channels: int) -> Attention:
+        return CoordinateAttention(channels)
+
+
+def _count_batch(norm: nn.BatchNorm2d) -> float:
+    """Count a training batch as BatchNorm2d's forward would; returns the momentum (cumulative where it is None)."""
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if norm.momentum is None:
+            return 1.0 / float(norm.num_batches_tracked)
+    return 0.0 if norm.momentum is None else norm.momentum

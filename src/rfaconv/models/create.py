@@ -1,0 +1,96 @@
+"""`create_model`, and the same models under timm's registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from torch import nn
+
+from rfaconv.errors import UserError, unknown_name
+from rfaconv.layers.registry import conv_factory, conv_names
+from rfaconv.models.blocks import initialise_like_conv, use_conv
+from rfaconv.models.small import SmallResNet
+
+_MODELS: dict[str, tuple[type[ResNet], dict[str, Any]]] = {
+    "resnet10s": (
+        SmallResNet,
+        {
+            "block": BasicBlock,
+            "layers": (1, 1, 1, 1),
+            "channels": (32, 64, 128, 256),
+            "stem_type": "deep",
+            "stem_width": 16,
+        },
+    ),
+    "resnet18": (ResNet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
+    "resnet34": (ResNet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
+    "resnet50": (ResNet, {"block": Bottleneck, "layers": (3, 4, 6, 3)}),
+}
+
+
+def model_names() -> list[str]:
+    """The models `create_model` knows."""
+    return list(_MODELS)
+
+
+def create_model(
+    name: str, conv: str = "conv", *, num_classes: int = 1000, in_chans: int = 3, **kwargs: Any
+) -> nn.Module:
+    """A ResNet with the layer `conv` in the places the paper puts it.
+
+    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet18, resnet34), the 3x3 of every Bottleneck
+    (resnet50). With conv="conv" the model is timm's own.
+
+    Args:
+        name: "resnet10s" (for images of 28 to 64 px), "resnet18", "resnet34" or "resnet50".
+        conv: a short name: conv, rf, rfa, rfcbam, rfca, cam, cbam, ca, or one you registered.
+        num_classes: outputs of the classifier.
+        in_chans: channels of the images.
+        **kwargs: timm's, e.g. drop_rate, drop_path_rate, output_stride, features_only.
+
+    Raises:
+        UserError: an unknown name, with the nearest valid one.
+    """
+    if name not in _MODELS:
+        unknown_name("model", name, _MODELS)
+    conv_factory(conv)
+    return _build(name, conv, num_classes=num_classes, in_chans=in_chans, **kwargs)
+
+
+def _build(name: str, conv: str, **kwargs: Any) -> nn.Module:
+    if kwargs.pop("pretrained", False):
+        raise UserError(
+            "Pretrained weights are not available for these models yet: build the model without pretrained=True "
+            "and load a state dict."
+        )
+    model_class, arguments = _MODELS[name]
+    config = {
+        "input_size": (kwargs.get("in_chans", 3), 224, 224),
+        "first_conv": "conv1.0" if model_class is SmallResNet else "conv1",
+        "classifier": "fc",
+    }
+    model = build_model_with_cfg(
+        model_class, f"{name}_{conv}", False, pretrained_cfg=config, **use_conv(arguments, conv), **kwargs
+    )
+    initialise_like_conv(model)
+    return model
+
+
+def _register(name: str, conv: str) -> None:
+    """Make timm know `{name}_{conv}`; timm files an entry point under its function's name and module."""
+
+    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        return _build(name, conv, pretrained=pretrained, **kwargs)
+
+    entry.__name__ = entry.__qualname__ = f"{name}_{conv}"
+    entry.__module__ = __name__
+    entry.__doc__ = f"{name} with `{conv}` convolutions; see rfaconv.create_model."
+    register_model(entry)
+
+
+__all__ = ["create_model", "model_names"]
+for _name in _MODELS:
+    for _conv in conv_names():
+        _register(_name, _conv)

@@ -1,0 +1,104 @@
+"""The stages of a receptive-field convolution: generate features for each tap, attend, contract.
+
+Features are [B, C, kh, kw, h, w]: for every channel and output position one value a tap. A plain feature map is the
+case of one tap, [B, C, 1, 1, H, W], which is why one attention serves both columns of the family.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rfaconv.ops.window import Window
+
+
+def generate(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """Linear receptive-field features: a depthwise convolution with T outputs for each channel.
+
+    Args:
+        x: [B, C, H, W].
+        weight: [C*T, 1, kh, kw], channel-major: the T filters of channel 0 first.
+        bias: [C*T] or None.
+
+    Returns:
+        [B, C, kh, kw, h, w].
+    """
+    _, stride, padding, dilation = window
+    features = F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
+    return features.unflatten(1, (x.shape[1], *window.kernel_size))
+
+
+def window_mean(x: Tensor, window: Window) -> Tensor:
+    """The mean of each receptive field, padding counted: [B, C, H, W] to [B, C, h, w]."""
+    kernel_size, stride, (pad_h, pad_w), dilation = window
+    if dilation != (1, 1):
+        ones = torch.ones(1, device=x.device, dtype=x.dtype) / window.taps
+        weight = ones.expand(x.shape[1], 1, *kernel_size)
+        return F.conv2d(x, weight, None, stride, (pad_h, pad_w), dilation, groups=x.shape[1])
+    if pad_h > kernel_size[0] // 2 or pad_w > kernel_size[1] // 2:  # more than pooling accepts
+        x, pad_h, pad_w = F.pad(x, (pad_w, pad_w, pad_h, pad_h)), 0, 0
+    return F.avg_pool2d(x, kernel_size, stride, (pad_h, pad_w))
+
+
+def tap_softmax(mean: Tensor, weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """RFAConv's attention: softmax over the taps of weight[c, t] * mean[b, c, y, x].
+
+    Args:
+        mean: [B, C, h, w], the mean of each receptive field.
+        weight: [C, T].
+
+    Returns:
+        [B, C, kh, kw, h, w]; the taps of each receptive field sum to one.
+    """
+    logits = mean.unsqueeze(2) * weight.view(*weight.shape, 1, 1)
+    return logits.softmax(2).unflatten(2, kernel_size)
+
+
+def contract(features: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """The layer's own convolution, applied to features that already lie tap by tap.
+
+    The same as a convolution of stride (kh, kw) over the map of `to_map`, without the rearrangement.
+
+    Args:
+        features: [B, C, kh, kw, h, w].
+        weight: [O, C/groups, kh, kw], as Conv2d's.
+        bias: [O] or None.
+
+    Returns:
+        [B, O, h, w].
+    """
+    return F.conv2d(features.flatten(1, 3), weight.reshape(weight.shape[0], -1, 1, 1), bias, groups=groups)
+
+
+def to_map(features: Tensor) -> Tensor:
+    """Lay the taps out in the plane: [B, C, kh, kw, h, w] to [B, C, h*kh, w*kw].
+
+    Tap (i, j) of position (y, x) goes to (y*kh + i, x*kw + j).
+    """
+    batch, channels, kh, kw, h, w = features.shape
+    return features.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, h * kh, w * kw)
+
+
+def from_map(plane: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+    """The inverse of `to_map`."""
+    kh, kw = kernel_size
+    return plane.unflatten(3, (-1, kw)).unflatten(2, (-1, kh)).permute(0, 1, 3, 5, 2, 4)
+
+
+def fold_batch_norm(
+    weight: Tensor,
+    norm_weight: Tensor | None,
+    norm_bias: Tensor | None,
+    running_mean: Tensor,
+    running_var: Tensor,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that equals `weight` followed by a batch norm with fixed statistics."""
+    scale = torch.rsqrt(running_var + eps)
+    if norm_weight is not None:
+        scale = scale * norm_weight
+    bias = -running_mean * scale
+    if norm_bias is not None:
+        bias = bias + norm_bias
+    return weight * scale.to(weight.dtype).view(-1, 1, 1, 1), bias.to(weight.dtype)
