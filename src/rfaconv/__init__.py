@@ -5,10 +5,9 @@ The layers need torch alone; what needs more (models, training, comparison) is i
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from rfaconv.errors import MissingExtraError, UserError
+from rfaconv.errors import MissingExtraError, UserError, require
 from rfaconv.layers import (
     AttentionConv2d,
     CAConv,
@@ -47,10 +46,11 @@ __all__ = [
     "register_conv",
 ]
 
-_LAZY = {"create_model": "rfaconv.models"}
+# name: (module, the extra it needs)
+_LAZY = {"create_model": ("rfaconv.models", "classify")}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(require(*_LAZY[name]), name)
     raise AttributeError(f"module 'rfaconv' has no attribute '{name}'")

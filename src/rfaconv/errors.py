@@ -25,11 +25,11 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> NoReturn:
 
 
 def require(module: str, extra: str) -> Any:
-    """Import and return `module`, or raise MissingExtraError naming the extra that brings it."""
+    """Import and return `module`, of ours or another's, or raise MissingExtraError naming the extra it needs."""
     try:
         return importlib.import_module(module)
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        missing = (error.name or module).partition(".")[0]
         raise MissingExtraError(
-            f"'{module.partition('.')[0]}' could not be imported ({error}); "
-            f"install it with: pip install 'rfaconv[{extra}]'"
+            f"This needs '{missing}', which is not installed: pip install 'rfaconv[{extra}]'"
         ) from error

@@ -168,8 +168,8 @@ class CoordinateAttention(Attention):
         both = torch.cat([rows, columns], dim=2).unsqueeze(3)
         both = F.hardswish(self.norm(self.reduce(both)))
         rows, columns = both.split([h * kh, w * kw], dim=2)
-        rows = self.expand_rows(rows).sigmoid().view(*rows.shape[:1], -1, h, kh).transpose(2, 3)
-        columns = self.expand_columns(columns).sigmoid().view(*columns.shape[:1], -1, w, kw).transpose(2, 3)
+        rows = self.expand_rows(rows).sigmoid().squeeze(3).unflatten(2, (h, kh)).transpose(2, 3)
+        columns = self.expand_columns(columns).sigmoid().squeeze(3).unflatten(2, (w, kw)).transpose(2, 3)
         return features * rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]
 
 

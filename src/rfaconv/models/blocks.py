@@ -14,6 +14,8 @@ from rfaconv.layers.registry import create_conv
 class ConvBasicBlock(BasicBlock):
     """BasicBlock whose first 3x3 convolution is the layer named `conv`."""
 
+    conv1: nn.Module
+
     def __init__(self, *args: Any, conv: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.conv1 = _like(self.conv1, conv)
@@ -21,6 +23,8 @@ class ConvBasicBlock(BasicBlock):
 
 class ConvBottleneck(Bottleneck):
     """Bottleneck whose 3x3 convolution is the layer named `conv`."""
+
+    conv2: nn.Module
 
     def __init__(self, *args: Any, conv: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -42,8 +46,9 @@ def initialise_like_conv(model: ResNet) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _like(old: nn.Conv2d, conv: str) -> nn.Module:
+def _like(old: nn.Module, conv: str) -> nn.Module:
     """The layer `conv` with the arguments of `old`; the published layers have a bias, so this one does too."""
+    assert isinstance(old, nn.Conv2d)
     return create_conv(
         conv,
         old.in_channels,

@@ -71,10 +71,10 @@ def _build(name: str, conv: str, **kwargs: Any) -> nn.Module:
         "first_conv": "conv1.0" if model_class is SmallResNet else "conv1",
         "classifier": "fc",
     }
-    model = build_model_with_cfg(
-        model_class, f"{name}_{conv}", False, pretrained_cfg=config, **use_conv(arguments, conv), **kwargs
-    )
-    initialise_like_conv(model)
+    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or config
+    model = build_model_with_cfg(model_class, f"{name}_{conv}", False, **use_conv(arguments, conv), **kwargs)
+    if conv != "conv":
+        initialise_like_conv(model)
     return model
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from rfaconv.ops.backends import choose_backend
 from rfaconv.ops.call import RFACall
+from rfaconv.ops.dispatch import choose_backend
 from rfaconv.ops.window import IntPair, Window
 
 

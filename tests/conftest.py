@@ -1,0 +1,11 @@
+"""Shared by all tests: the same numbers on every run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
