@@ -1,0 +1,70 @@
+"""One image file to one tensor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from rfaconv.errors import UserError
+
+
+class BrokenImageError(UserError):
+    """An image file that cannot be read."""
+
+
+def read_image(path: Path, channels: int) -> Tensor:
+    """Decode a file to uint8 [channels, H, W], channels being 1 or 3.
+
+    EXIF's orientation is applied. Alpha is dropped, not composited, as torchvision and timm do. Greys of 16 bits are
+    scaled to 8; CMYK and palettes are converted. Of a file of several images the first is taken.
+
+    Raises:
+        BrokenImageError: missing, damaged, too large to be honest (PIL's decompression bomb), or in a mode without a
+            conversion (floating point, more than 16 bits, LAB where PIL has none). The message is the reason alone, on
+            one line.
+    """
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return pil_to_tensor(_convert(_upright(file), channels))
+    except UnidentifiedImageError as error:
+        raise BrokenImageError("not an image that PIL knows") from error
+    # Decoders raise nearly anything on damaged data: OSError, SyntaxError, struct.error, IndexError, ...
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise BrokenImageError(" ".join((reason or type(error).__name__).split())) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # damaged EXIF does not make the pixels worse
+        return image
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        image = _eight_bits(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, of which white is unknown")
+    if image.mode in ("La", "RGBa"):  # premultiplied alpha
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    if "transparency" in image.info and image.mode == "P":
+        image = image.convert("RGBA")
+    try:
+        return image if image.mode == mode else image.convert(mode)
+    except ValueError as error:
+        raise ValueError(f"its mode {image.mode} cannot be turned into {channels} channel(s)") from error
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """PIL's own conversion clips or keeps the high byte, depending on its version."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("its pixels are of more than 16 bits")
+    return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8))

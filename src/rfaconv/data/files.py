@@ -1,0 +1,100 @@
+"""Finding image files, and naming them in messages."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+from rfaconv.errors import UserError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# What archivers and file servers leave behind; a class of this name would be a surprise.
+_NOT_CLASSES = {"__MACOSX", "@eaDir", "lost+found"}
+
+
+class LabelledFile(NamedTuple):
+    """An image file and its class."""
+
+    name: str
+    """Relative to the data set's root, with '/' between folders."""
+    target: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a layout says about the files under a root."""
+
+    classes: tuple[str, ...]
+    train: list[LabelledFile]
+    val: list[LabelledFile] | None
+    """None: the layout has no validation part, so one is to be split off."""
+
+
+def quoted(name: str | Path) -> str:
+    """`name` in quotes and on one line, whatever characters it has."""
+    return repr(str(name))
+
+
+def few(names: Iterable[str], limit: int = 3) -> str:
+    """The first names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(quoted, names[:limit])) + more
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; hidden files are none."""
+    return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders directly in `folder`, sorted, without hidden ones."""
+    return sorted(
+        name for name, is_folder in _scan(folder) if is_folder and not name.startswith(".") and name not in _NOT_CLASSES
+    )
+
+
+def files_in(folder: Path) -> list[str]:
+    """Names of the files directly in `folder`, sorted."""
+    return sorted(name for name, is_folder in _scan(folder) if not is_folder)
+
+
+def images_below(root: Path, folder: str) -> list[str]:
+    """The images at any depth of root/folder as names relative to root, sorted. Links are followed, loops are not."""
+    top = str(root / folder)
+    found: list[str] = []
+    seen: set[str] = set()
+    for path, folders, files in os.walk(top, followlinks=True, onerror=_unreadable):
+        real = os.path.realpath(path)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
+        prefix = (folder + path[len(top) :]).replace(os.sep, "/")
+        found += [f"{prefix}/{name}" for name in files if is_image(name)]
+    return sorted(found)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that have something in them."""
+    try:
+        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{quoted(path)} cannot be read as text: {error}.") from error
+
+
+def _scan(folder: Path) -> list[tuple[str, bool]]:
+    """Names in `folder`, each with whether it is a folder or a link to one."""
+    try:
+        with os.scandir(folder) as entries:
+            return [(entry.name, os.path.isdir(entry.path)) for entry in entries]
+    except OSError as error:
+        _unreadable(error)
+
+
+def _unreadable(error: OSError) -> NoReturn:
+    raise UserError(f"Folder {quoted(str(error.filename))} cannot be read: {error.strerror}.") from error

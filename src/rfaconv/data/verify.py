@@ -1,0 +1,113 @@
+"""Decoding every file once before training: better now than in the ninth hour."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import PIL
+
+from rfaconv.data.decode import BrokenImageError, read_image
+
+Progress = Callable[[int, int], None]
+_CHUNK = 512
+
+
+class Stat(NamedTuple):
+    """Size in bytes and time of the last change in ns; both -1 if the file is missing."""
+
+    size: int
+    changed: int
+
+
+def stat_files(root: Path, names: Sequence[str]) -> dict[str, Stat]:
+    """Size and time of change of root/name for each name."""
+    return {name: _stat(root / name) for name in names}
+
+
+def find_broken(root: Path, stats: Mapping[str, Stat], channels: int, progress: Progress | None) -> dict[str, str]:
+    """Decode every file in a pool of threads; returns the broken ones' names with the reason.
+
+    The result is kept in the user's cache ($XDG_CACHE_HOME or ~/.cache, rfaconv/verified/) under a name made of the
+    root, the files' names, sizes and times and PIL's version: it is computed again when one of them differs, and
+    `progress` is not called when none does.
+    """
+    cache = _cache_path(root, stats, channels)
+    if cache is not None and (known := _load(cache)) is not None:
+        return known
+    names, broken, passing = list(stats), {}, False
+    # PIL lets go of the GIL while it decodes. In chunks: a million pending jobs would cost a gigabyte.
+    with ThreadPoolExecutor(min(32, os.cpu_count() or 1)) as pool:
+        for start in range(0, len(names), _CHUNK):
+            chunk = names[start : start + _CHUNK]
+            for name, error in zip(chunk, pool.map(partial(_try, root, channels), chunk), strict=True):
+                if error is not None:
+                    broken[name] = str(error)
+                    passing |= isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+            if progress is not None:
+                progress(start + len(chunk), len(names))
+    # A file that could not be opened (permissions, a full table of open files) may be fine the next time.
+    if cache is not None and not passing:
+        _store(cache, broken)
+    return broken
+
+
+def _stat(path: Path) -> Stat:
+    try:
+        result = path.stat()
+    except (OSError, ValueError):  # ValueError: a list of files may name anything, a zero byte too
+        return Stat(-1, -1)
+    return Stat(result.st_size, result.st_mtime_ns)
+
+
+def _try(root: Path, channels: int, name: str) -> BrokenImageError | None:
+    try:
+        read_image(root / name, channels)
+    except BrokenImageError as error:
+        return error
+    return None
+
+
+def _cache_path(root: Path, stats: Mapping[str, Stat], channels: int) -> Path | None:
+    """None where there is no place for a cache, or only one inside the data set, which is never written to."""
+    try:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").resolve()
+    except (OSError, RuntimeError):
+        return None
+    if base.is_relative_to(root):
+        return None
+    digest = hashlib.sha256(f"{PIL.__version__}\0{channels}\0".encode() + os.fsencode(root))
+    for name in sorted(stats):
+        digest.update(b"\0" + os.fsencode(name) + b"\0%d\0%d" % stats[name])
+    return base / "rfaconv" / "verified" / f"{digest.hexdigest()[:32]}.json"
+
+
+def _load(path: Path) -> dict[str, str] | None:
+    try:
+        broken = json.loads(path.read_text(encoding="utf-8"))["broken"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return broken if isinstance(broken, dict) else None
+
+
+def _store(path: Path, broken: dict[str, str]) -> None:
+    """Atomically; a cache that cannot be written only costs time."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump({"broken": broken}, file)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError:
+        pass
