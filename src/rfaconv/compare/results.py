@@ -5,28 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rfaconv.tasks.results import Metric, Picture, RunResult
 
-@dataclass(frozen=True)
-class Metric:
-    """The figure a task is judged by. `key` names it in RunResult.metrics, as a fraction of one."""
-
-    key: str
-    label: str
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """One finished training: a convolution and a seed."""
-
-    conv: str
-    seed: int
-    metrics: Mapping[str, float]
-    """Final figures on the validation data, e.g. {"top1": 0.884, "top5": 0.997, "loss": 0.33}."""
-    curves: Mapping[str, Sequence[float]]
-    """One value an epoch, e.g. {"train_loss": [...], "val_loss": [...], "val_top1": [...]}."""
-    seconds: float
-    """Wall time of the training, in seconds (of all its parts, if it was interrupted)."""
+__all__ = ["Comparison", "Cost", "Metric", "Picture", "Ratio", "RunResult"]
 
 
 @dataclass(frozen=True)
@@ -53,15 +34,6 @@ class Cost:
     memory_mb: float
     """Peak memory of a training step, in MiB, above what the model itself holds."""
     memory: Ratio
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One picture of the report, as an SVG or an <img> with its data in it."""
-
-    title: str
-    caption: str
-    html: str
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,14 @@ def _small(size: int) -> list[Any]:
     return [*_resize(size, size), v2.RandomCrop(size, padding=max(1, size // 8)), v2.RandomHorizontalFlip()]
 
 
+def _flip(size: int) -> list[Any]:
+    return [*_resize(size, size), v2.RandomHorizontalFlip()]
+
+
 _PRESETS: dict[str, Callable[[int], list[Any]]] = {
     "imagenet": _imagenet,
     "small": _small,
+    "flip": _flip,
     "none": lambda size: _resize(size, size),
     "resize": lambda size: _resize(size, size),
     "resize256": lambda size: _resize(size, round(size * 256 / 224)),
@@ -41,7 +46,8 @@ def build_transform(preset: str, *, image_size: int, channels: int) -> Callable[
     """A transform from uint8 [channels, H, W] to float32 [channels, image_size, image_size].
 
     For training: "imagenet" (a random part of the image, resized, and a flip), "small" (a random shift by up to an
-    eighth of the image, and a flip; do not use flips where left and right differ, as in digits), "none" (as "resize").
+    eighth of the image, and a flip), "flip" (a flip alone), "none" (as "resize": for images in which left and right
+    differ, such as digits).
     For evaluation: "resize" (the shorter side resized to image_size, centre crop; the paper's protocol), "resize256"
     (the shorter side resized to image_size * 256 / 224, centre crop; the usual protocol).
 

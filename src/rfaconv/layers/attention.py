@@ -174,5 +174,5 @@ class CoordinateAttention(Attention):
 
 
 def _pool(x: Tensor, kind: Pool) -> Tensor:
-    """[B, C, H, W] to [B, C]."""
-    return F.adaptive_max_pool2d(x, 1).flatten(1) if kind == "max" else F.adaptive_avg_pool2d(x, 1).flatten(1)
+    """[B, C, H, W] to [B, C]; reductions, because adaptive pooling has no deterministic backward on CUDA."""
+    return x.amax((2, 3)) if kind == "max" else x.mean((2, 3))

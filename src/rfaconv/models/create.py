@@ -19,9 +19,9 @@ _MODELS: dict[str, tuple[type[ResNet], dict[str, Any]]] = {
         {
             "block": BasicBlock,
             "layers": (1, 1, 1, 1),
-            "channels": (32, 64, 128, 256),
+            "channels": (16, 32, 64, 128),
             "stem_type": "deep",
-            "stem_width": 16,
+            "stem_width": 8,
         },
     ),
     "resnet18": (ResNet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),

@@ -1,0 +1,112 @@
+"""The report of a comparison: one page for people, JSON and CSV for machines, all from the same facts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from rfaconv.compare import numbers
+from rfaconv.compare.conclusion import conclusion
+from rfaconv.compare.pictures import pictures
+from rfaconv.compare.records import as_csv, as_json, metric_names
+from rfaconv.compare.results import Comparison, Cost, Picture
+from rfaconv.compare.statistics import Row, summarise
+from rfaconv.files import write_text
+
+MACS_NOTE = "MACs are multiply-adds for one image: conv and linear layers, affine norm at 4 per element, pooling."
+TIME_NOTE = (
+    "Times were measured in alternating pairs in one process, variant against baseline; ratios are medians over the "
+    "pairs, the quartiles are under them. Memory is the peak of a training step above what the model itself holds."
+)
+
+
+def write_report(comparison: Comparison, out_dir: str | Path) -> Path:
+    """Write report.html, report.json and results.csv to `out_dir` (made if need be); return the page's path.
+
+    A file that is there already is replaced at once or not at all.
+
+    Raises:
+        UserError: a run is missing, or has no finite score.
+    """
+    rows = summarise(comparison)
+    sentences = conclusion(comparison, rows)
+    folder = Path(out_dir)
+    write_text(folder / "results.csv", as_csv(comparison))
+    write_text(folder / "report.json", as_json(comparison, rows, sentences))
+    write_text(folder / "report.html", as_html(comparison, rows, sentences))
+    return folder / "report.html"
+
+
+def as_html(comparison: Comparison, rows: Sequence[Row], sentences: Sequence[str]) -> str:
+    """The page: self-contained, without scripts, and with a policy that keeps it from loading anything.
+
+    All text is escaped but the pictures' html, which must come from `rfaconv.tasks`.
+    """
+    environment = Environment(
+        loader=PackageLoader("rfaconv", "compare"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        comparison=comparison,
+        sentences=sentences,
+        rows=[_cells(comparison, row) for row in rows],
+        seeds=", ".join(str(seed) for seed in comparison.seeds),
+        pictures=[_safe(picture) for picture in pictures(comparison, rows)],
+        task_pictures=[_safe(picture) for picture in comparison.pictures],
+        metric_names=metric_names(comparison),
+        runs=[_run_cells(comparison, run.conv, run.seed) for run in comparison.runs],
+        notes=[MACS_NOTE, TIME_NOTE],
+    )
+
+
+def _cells(comparison: Comparison, row: Row) -> dict[str, Any]:
+    """What one line of the page's table shows: (text, small print) a cell."""
+    half, difference = row.interval.half_width, row.difference
+    is_baseline = row.verdict == "baseline"
+    cost = comparison.costs.get(row.conv)
+    between = ""
+    if difference is not None and difference.low is not None and difference.high is not None:
+        between = f"{numbers.points(difference.low)} to {numbers.points(difference.high)}"
+    return {
+        "conv": row.conv,
+        "score": (numbers.percent(row.interval.mean), "" if half is None else f"± {numbers.points(half, False)}"),
+        "difference": ("", "") if difference is None else (numbers.points(difference.mean), between),
+        "verdict": row.verdict,
+        "p": "" if row.adjusted_p is None else f"p = {row.adjusted_p:.2g}",
+        "is_baseline": is_baseline,
+        "costs": [] if cost is None else _cost_cells(cost, is_baseline),
+    }
+
+
+def _cost_cells(cost: Cost, is_baseline: bool) -> list[tuple[str, str, str]]:
+    """Parameters, MACs, inference, training, memory: text, small print, exact figure."""
+    inference, memory = numbers.milliseconds(cost.inference_ms), numbers.mebibytes(cost.memory_mb)
+    return [
+        (numbers.amount(cost.params), "", f"{cost.params:,} parameters"),
+        (numbers.amount(cost.macs), "", f"{cost.macs:,} multiply-adds"),
+        (numbers.times(cost.inference), inference if is_baseline else numbers.quartiles(cost.inference), inference),
+        (numbers.times(cost.training), "" if is_baseline else numbers.quartiles(cost.training), ""),
+        (numbers.times(cost.memory), memory if is_baseline else numbers.quartiles(cost.memory), memory),
+    ]
+
+
+def _run_cells(comparison: Comparison, conv: str, seed: int) -> list[str]:
+    run = next(run for run in comparison.runs if (run.conv, run.seed) == (conv, seed))
+    figures = [run.metrics.get(name) for name in metric_names(comparison)]
+    return [
+        conv,
+        str(seed),
+        *(numbers.MISSING if figure is None else f"{figure:.4f}" for figure in figures),
+        numbers.duration(run.seconds),
+    ]
+
+
+def _safe(picture: Picture) -> dict[str, Any]:
+    return {"title": picture.title, "caption": picture.caption, "html": Markup(picture.html)}

@@ -1,0 +1,209 @@
+"""One training of a classifier: from a model's name, data and a recipe to a saved model; resumes where it was."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from rfaconv.data import ClassificationData
+from rfaconv.files import write_text
+from rfaconv.tasks.checkpoint import AtomicCheckpointIO, ModelRecord, save_model
+from rfaconv.tasks.classify.evaluate import evaluate
+from rfaconv.tasks.classify.loaders import Loaders, image_size
+from rfaconv.tasks.classify.module import Classifier
+from rfaconv.tasks.progress import Progress, ProgressCallback
+from rfaconv.tasks.recipe import Recipe
+from rfaconv.tasks.results import RunResult
+from rfaconv.tasks.rundir import claim, read_json
+
+
+@dataclass(frozen=True)
+class ClassifyJob:
+    """What to train: a model with a convolution, on data, by a recipe, from a seed."""
+
+    model: str
+    conv: str
+    data: ClassificationData
+    recipe: Recipe
+    seed: int
+
+    @property
+    def record(self) -> ModelRecord:
+        """What the trained model is saved with."""
+        return ModelRecord(
+            self.model,
+            self.conv,
+            self.data.classes,
+            self.data.channels,
+            image_size(self.data, self.recipe),
+            self.recipe.eval_transform,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What tells this job from every other, as plain data."""
+        return {
+            "task": "classify",
+            "model": self.model,
+            "conv": self.conv,
+            "data": {"name": self.data.name, "fingerprint": self.data.fingerprint},
+            "recipe": self.recipe.as_dict(),
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where to train.
+
+    Attributes:
+        accelerator: "auto", "cpu" or "gpu" (Lightning's names).
+        devices: processes on this machine; under torchrun its own count is taken.
+        workers: processes that read images, for each training process.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    workers: int = 0
+
+
+def fit(
+    job: ClassifyJob,
+    run_dir: Path,
+    *,
+    machine: Machine | None = None,
+    report: Callable[[Progress], None] | None = None,
+    tensorboard: bool = False,
+) -> RunResult:
+    """Train `job` in `run_dir`, or go on where a killed run stopped; a finished one is only read.
+
+    Leaves plan.json (what it is), metrics.csv (a row an epoch), model.safetensors and result.json. While it runs,
+    last.ckpt holds the last whole epoch: a kill costs the epoch in progress, and the numbers come out the same.
+
+    Raises:
+        UserError: the folder is another job's, or a file in it cannot be read.
+    """
+    claim(run_dir, job.facts())
+    if (run_dir / "result.json").exists():
+        return read_result(run_dir)
+    machine = machine or Machine()
+    _quiet()
+    pl.seed_everything(job.seed, workers=True, verbose=False)
+    module = Classifier(job.record.build(), job.recipe, len(job.data.classes), job.seed)
+    trainer = _trainer(job, run_dir, machine, report, tensorboard)
+    checkpoint = run_dir / "last.ckpt"
+    trainer.fit(
+        module,
+        datamodule=Loaders(job.data, job.recipe, job.seed, machine.workers),
+        ckpt_path=checkpoint if checkpoint.exists() else None,
+    )
+    evaluation = evaluate(
+        module.model, job.record, job.data, batch_size=job.recipe.batch_size, device=trainer.strategy.root_device
+    )
+    result = RunResult(job.conv, job.seed, evaluation.metrics, module.curves, module.seconds)
+    if trainer.is_global_zero:
+        save_model(run_dir / "model.safetensors", module.model, job.record)
+        _write_result(run_dir, result, evaluation.predictions)
+        checkpoint.unlink(missing_ok=True)
+    return result
+
+
+def read_result(run_dir: Path) -> RunResult:
+    """The result of a finished run."""
+    found = read_json(run_dir / "result.json")
+    return RunResult(found["conv"], found["seed"], found["metrics"], found["curves"], found["seconds"])
+
+
+def read_predictions(run_dir: Path) -> list[int]:
+    """The class a finished run's model gave to each validation image."""
+    predictions: list[int] = read_json(run_dir / "result.json")["predictions"]
+    return predictions
+
+
+def _trainer(
+    job: ClassifyJob, run_dir: Path, machine: Machine, report: Callable[[Progress], None] | None, tensorboard: bool
+) -> pl.Trainer:
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", machine.devices))
+    nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes if "LOCAL_WORLD_SIZE" in os.environ else 1
+    callbacks: list[Callback] = [_CurvesFile(run_dir / "metrics.csv")]
+    if job.recipe.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=job.recipe.ema_decay))
+    if report is not None:
+        callbacks.append(ProgressCallback(report))
+    # filename, not save_last: one checkpoint, replaced after every epoch once its figures are in the curves.
+    callbacks.append(
+        ModelCheckpoint(run_dir, filename="last", save_on_train_epoch_end=True, enable_version_counter=False)
+    )
+    return pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=processes,
+        num_nodes=nodes,
+        strategy="ddp" if processes * nodes > 1 else "auto",
+        precision=job.recipe.precision,
+        max_epochs=job.recipe.epochs,
+        gradient_clip_val=job.recipe.gradient_clip,
+        callbacks=callbacks,
+        plugins=[AtomicCheckpointIO()],
+        logger=TensorBoardLogger(run_dir, name="tensorboard", version="") if tensorboard else False,
+        default_root_dir=run_dir,
+        deterministic="warn",
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+class _CurvesFile(Callback):
+    """The curves as a CSV file, written anew after every epoch, so that a resumed run has one whole file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero and trainer.current_epoch:
+            write_text(self.path, _as_csv(pl_module.curves))  # type: ignore[arg-type]
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            write_text(self.path, _as_csv(pl_module.curves))  # type: ignore[arg-type]
+
+
+def _as_csv(curves: dict[str, Sequence[float]]) -> str:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["epoch", *curves])
+    for epoch, row in enumerate(zip(*curves.values(), strict=True), start=1):
+        table.writerow([epoch, *row])
+    return text.getvalue()
+
+
+def _write_result(run_dir: Path, result: RunResult, predictions: list[int]) -> None:
+    record = {
+        "conv": result.conv,
+        "seed": result.seed,
+        "metrics": dict(result.metrics),
+        "seconds": result.seconds,
+        "curves": dict(result.curves),
+        "predictions": predictions,
+    }
+    write_text(run_dir / "result.json", json.dumps(record) + "\n")
+
+
+def _quiet() -> None:
+    """Lightning's hints about loaders and hardware are for its own users."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for words in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*number of training batches.*"):
+        warnings.filterwarnings("ignore", words)

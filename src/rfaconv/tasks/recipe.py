@@ -1,0 +1,145 @@
+"""How a model is trained: a small YAML file, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import yaml
+
+from rfaconv.errors import UserError, unknown_name
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training but the model, the data and the seed. SGD throughout.
+
+    Attributes:
+        epochs: how often every image is seen.
+        batch_size: images a step, over all processes together.
+        image_size: side in pixels the images are brought to; None is the data's own size.
+        augment: preset of `rfaconv.data.build_transform` for training: imagenet, small, flip or none.
+        eval_transform: preset for evaluation: resize (the paper's) or resize256 (the usual protocol).
+        lr, momentum, nesterov, weight_decay: SGD's.
+        schedule: "step" (times 0.1 after each of `milestones`, in epochs), "cosine" (to 0 over the run) or "constant".
+        warmup_epochs: the learning rate rises linearly over this many epochs first.
+        label_smoothing: of the cross-entropy.
+        gradient_clip: largest norm of the gradient; None does not clip.
+        ema_decay: evaluate an exponential moving average of the weights with this decay; None evaluates the weights.
+        precision: Lightning's: "32-true", "bf16-mixed" or "16-mixed".
+    """
+
+    epochs: int
+    batch_size: int
+    augment: str
+    eval_transform: str
+    lr: float
+    image_size: int | None = None
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    warmup_epochs: float = 0
+    label_smoothing: float = 0.0
+    gradient_clip: float | None = None
+    ema_decay: float | None = None
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        choices = {
+            "schedule": ("step", "cosine", "constant"),
+            "precision": ("32-true", "bf16-mixed", "16-mixed"),
+            "augment": ("imagenet", "small", "flip", "none"),
+            "eval_transform": ("resize", "resize256"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                unknown_name(f"{name} of the recipe", str(getattr(self, name)), known)
+        for name, least in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("warmup_epochs", 0), ("weight_decay", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"The recipe's {name} must be at least {least}, got {getattr(self, name)}.")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise UserError(f"The recipe's ema_decay must lie between 0 and 1, got {self.ema_decay}.")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "milestones": list(self.milestones)}
+
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """This recipe with some fields changed; a UserError names an unknown field or a value of the wrong kind."""
+        return replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("rfaconv.tasks") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_recipe(name: str) -> Recipe:
+    """The recipe of that name, or from that YAML file."""
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"There is no recipe file '{name}'; recipes by name: {', '.join(recipe_names())}.")
+        text = path.read_text("utf-8")
+    elif name in recipe_names():
+        text = (resources.files("rfaconv.tasks") / "recipes" / f"{name}.yaml").read_text("utf-8")
+    else:
+        unknown_name("recipe", name, recipe_names())
+    return parse_recipe(text, name)
+
+
+def parse_recipe(text: str, source: str) -> Recipe:
+    """A recipe from YAML; errors name `source`."""
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"The recipe '{source}' is no valid YAML: {' '.join(str(error).split())}.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"The recipe '{source}' must be a list of 'name: value' lines.")
+    values = {str(name): _checked(str(name), value) for name, value in found.items()}
+    required = ("epochs", "batch_size", "augment", "eval_transform", "lr")
+    missing = [name for name in required if name not in values]
+    if missing:
+        raise UserError(f"The recipe '{source}' lacks {', '.join(missing)}.")
+    return Recipe(**values)
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """("lr", 0.05) from "lr=0.05", as given to --set."""
+    name, equals, value = setting.partition("=")
+    if not equals:
+        raise UserError(f"--set takes name=value, e.g. --set lr=0.05; got '{setting}'.")
+    return name.strip(), _checked(name.strip(), yaml.safe_load(value))
+
+
+def _checked(name: str, value: Any) -> Any:
+    """`value` as the field's type: numbers as floats where the field is one, lists as tuples."""
+    hints = get_type_hints(Recipe)
+    if name not in hints:
+        unknown_name("field of the recipe", name, [field.name for field in fields(Recipe)])
+    hint = hints[name]
+    kinds = tuple(kind for kind in get_args(hint) if isinstance(kind, type)) or (hint,)
+    if name == "milestones":
+        if isinstance(value, list | tuple) and all(type(item) is int for item in value):
+            return tuple(value)
+    elif float in kinds and _number(value) is not None:
+        return _number(value)
+    elif type(value) in kinds:
+        return value
+    expected = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)
+    raise UserError(f"The recipe's {name} must be {'a list of int' if name == 'milestones' else expected}, got {value!r}.")
+
+
+def _number(value: Any) -> float | None:
+    """YAML 1.1 reads 1e-4 as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -1,0 +1,48 @@
+"""Folders of runs: what each is for is written in it, so that a second start goes on with the same thing or refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rfaconv.errors import UserError
+from rfaconv.files import write_text
+
+
+def claim(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write into `folder` what it is for (`facts`, plain JSON data), or check that it is for just that.
+
+    Raises:
+        UserError: the folder holds something else; the message names the first fact that differs.
+    """
+    path = folder / "plan.json"
+    wanted = json.loads(json.dumps(facts))
+    if not path.exists():
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"'{folder}' is a file; choose another --out.")
+        write_text(path, json.dumps(wanted, indent=2) + "\n")
+        return
+    found = read_json(path)
+    difference = _first_difference(found, wanted)
+    if difference:
+        raise UserError(f"'{folder}' holds another run: {difference}. Choose another --out, or delete that folder.")
+
+
+def read_json(path: Path) -> Any:
+    """What `path` holds; a UserError names a file that is no JSON."""
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"'{path}' cannot be read ({error}); delete it and run again.") from error
+
+
+def _first_difference(found: Any, wanted: Any, name: str = "") -> str | None:
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        for key in [*wanted, *found]:
+            inner = _first_difference(found.get(key), wanted.get(key), f"{name}.{key}".lstrip("."))
+            if inner:
+                return inner
+        return None
+    return None if found == wanted else f"{name or 'plan.json'} is {found!r} there and {wanted!r} here"
