@@ -132,7 +132,8 @@ def _checked(name: str, value: Any) -> Any:
     elif type(value) in kinds:
         return value
     expected = " or ".join("nothing (null)" if kind is type(None) else kind.__name__ for kind in kinds)
-    raise UserError(f"The recipe's {name} must be {'a list of int' if name == 'milestones' else expected}, got {value!r}.")
+    expected = "a list of int" if name == "milestones" else expected
+    raise UserError(f"The recipe's {name} must be {expected}, got {value!r}.")
 
 
 def _number(value: Any) -> float | None:

@@ -69,7 +69,7 @@ def check_fit(record: ModelRecord, data: ClassificationData) -> None:
         )
     if record.classes != data.classes:
         theirs = [name for name in data.classes if name not in record.classes]
+        detail = f"among them '{theirs[0]}', which the model does not know" if theirs else "in another number or order"
         raise UserError(
-            f"The model knows {len(record.classes)} classes and '{data.name}' has {len(data.classes)}"
-            + (f", among them '{theirs[0]}', which the model does not know." if theirs else ", in another order or number.")
+            f"The model knows {len(record.classes)} classes and '{data.name}' has {len(data.classes)}, {detail}."
         )

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from rfaconv.data import ClassificationData
 from rfaconv.files import write_text
+from rfaconv.tasks.callbacks import CurvesFile, Progress, ProgressCallback
 from rfaconv.tasks.checkpoint import AtomicCheckpointIO, ModelRecord, save_model
 from rfaconv.tasks.classify.evaluate import evaluate
 from rfaconv.tasks.classify.loaders import Loaders, image_size
 from rfaconv.tasks.classify.module import Classifier
-from rfaconv.tasks.progress import Progress, ProgressCallback
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import RunResult
 from rfaconv.tasks.rundir import claim, read_json
@@ -136,7 +134,7 @@ def _trainer(
 ) -> pl.Trainer:
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", machine.devices))
     nodes = int(os.environ.get("WORLD_SIZE", processes)) // processes if "LOCAL_WORLD_SIZE" in os.environ else 1
-    callbacks: list[Callback] = [_CurvesFile(run_dir / "metrics.csv")]
+    callbacks: list[Callback] = [CurvesFile(run_dir / "metrics.csv")]
     if job.recipe.ema_decay is not None:
         callbacks.append(EMAWeightAveraging(decay=job.recipe.ema_decay))
     if report is not None:
@@ -165,30 +163,6 @@ def _trainer(
     )
 
 
-class _CurvesFile(Callback):
-    """The curves as a CSV file, written anew after every epoch, so that a resumed run has one whole file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and trainer.current_epoch:
-            write_text(self.path, _as_csv(pl_module.curves))  # type: ignore[arg-type]
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero:
-            write_text(self.path, _as_csv(pl_module.curves))  # type: ignore[arg-type]
-
-
-def _as_csv(curves: dict[str, Sequence[float]]) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["epoch", *curves])
-    for epoch, row in enumerate(zip(*curves.values(), strict=True), start=1):
-        table.writerow([epoch, *row])
-    return text.getvalue()
-
-
 def _write_result(run_dir: Path, result: RunResult, predictions: list[int]) -> None:
     record = {
         "conv": result.conv,
@@ -205,5 +179,6 @@ def _quiet() -> None:
     """Lightning's hints about loaders and hardware are for its own users."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for words in (".*does not have many workers.*", ".*Checkpoint directory .* exists.*", ".*number of training batches.*"):
-        warnings.filterwarnings("ignore", words)
+    hints = ("does not have many workers", "Checkpoint directory .* exists", "number of training batches", "treespec")
+    for words in hints:
+        warnings.filterwarnings("ignore", f".*{words}.*")

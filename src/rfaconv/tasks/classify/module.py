@@ -13,8 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
+from rfaconv.data.sampling import derive_seed
 from rfaconv.tasks.classify.schedule import learning_rate_factor
 from rfaconv.tasks.recipe import Recipe
+
+CURVES = ("lr", "train_loss", "val_loss", "val_top1", "val_top5")
 
 
 class Classifier(pl.LightningModule):
@@ -38,7 +41,7 @@ class Classifier(pl.LightningModule):
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
-        self.curves: dict[str, list[float]] = {"lr": [], "train_loss": [], "val_loss": [], "val_top1": [], "val_top5": []}
+        self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
         self.seconds = 0.0
         self._started = 0.0
 
@@ -60,7 +63,7 @@ class Classifier(pl.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         # From (seed, epoch) alone, so that a resumed run draws what an undisturbed one draws.
-        torch.manual_seed(hash((self.seed, self.current_epoch, self.global_rank)) % 2**63)
+        torch.manual_seed(derive_seed("model", self.seed, self.current_epoch, self.global_rank))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch
@@ -75,9 +78,10 @@ class Classifier(pl.LightningModule):
         self.top1.update(logits, targets)
         self.top5.update(logits, targets)
 
-    def on_train_epoch_end(self) -> None:
+    def on_validation_epoch_end(self) -> None:
+        # Validation is the last thing in a training epoch, so the training loss is whole here.
         figures = {
-            "lr": self.optimizers().param_groups[0]["lr"],  # type: ignore[union-attr]
+            "lr": self.optimizers().param_groups[0]["lr"],
             "train_loss": self.train_loss.compute().item(),
             "val_loss": self.val_loss.compute().item(),
             "val_top1": self.top1.compute().item(),
