@@ -19,7 +19,7 @@ from rich.console import Console
 
 from rfaconv.compare import numbers
 from rfaconv.compare.report import write_report
-from rfaconv.compare.results import Comparison, Cost, Metric, Picture, Ratio, RunResult
+from rfaconv.compare.results import Comparison, Metric, ModelCost, Picture, Ratio, RunResult
 from rfaconv.compare.terminal import table
 
 ALL = ("conv", "rf", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca")
@@ -73,8 +73,8 @@ def finished(convs: tuple[str, ...] = ALL, seeds: int = 3, epochs: int = 4, **ch
     ]
     one = Ratio(1.0, 1.0, 1.0)
     costs = {
-        conv: Cost(
-            306_000 + i, 10_200_000 * (i + 1), 3.21, *[Ratio(1 + 0.5 * i, 0.9, 1.2) if i else one] * 2, 812.0, one
+        conv: ModelCost(
+            306_000 + i, 10_200_000 * (i + 1), *[3.21, Ratio(1 + 0.5 * i, 0.9, 1.2) if i else one] * 2, 812.0, one
         )
         for i, conv in enumerate(convs)
     }

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from rfaconv.compare.conclusion import conclusion
-from rfaconv.compare.results import Comparison, Cost, Metric, Ratio, RunResult
+from rfaconv.compare.results import Comparison, Metric, ModelCost, Ratio, RunResult
 from rfaconv.compare.statistics import (
     _power,
     holm,
@@ -43,7 +43,7 @@ def compared(scores: dict[str, list[float]], higher_is_better: bool = True, test
         runs=[
             RunResult(conv, seed, {"top1": found[seed]}, {}, 1.0) for conv, found in scores.items() for seed in seeds
         ],
-        costs={conv: Cost(1000, 2000, 1.0, *[one if conv == convs[0] else two] * 2, 10.0, one) for conv in convs},
+        costs={conv: ModelCost(1000, 2000, *[1.0, one if conv == convs[0] else two] * 2, 10.0, one) for conv in convs},
         test_size=test_size,
         facts={},
     )

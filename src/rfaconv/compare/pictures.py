@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rfaconv.compare.labels import place_labels
-from rfaconv.compare.results import Comparison, Cost, Picture
+from rfaconv.compare.results import Comparison, ModelCost, Picture
 from rfaconv.compare.statistics import Row
 from rfaconv.tasks.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 
@@ -60,7 +60,7 @@ def against_macs(comparison: Comparison, rows: Sequence[Row]) -> str:
 def against_time(comparison: Comparison, rows: Sequence[Row]) -> str:
     """The metric against the inference time relative to the baseline's, as SVG; "" if no cost is known."""
 
-    def ratio(cost: Cost) -> tuple[float, float, float]:
+    def ratio(cost: ModelCost) -> tuple[float, float, float]:
         return cost.inference.median, cost.inference.low, cost.inference.high
 
     label = f"inference time relative to {comparison.baseline}"
@@ -121,7 +121,7 @@ def _against(
     rows: Sequence[Row],
     name: str,
     label: str,
-    cost_of: Callable[[Cost], tuple[float, float, float]],
+    cost_of: Callable[[ModelCost], tuple[float, float, float]],
     unit: str,
 ) -> str:
     shown = [row for row in rows if row.conv in comparison.costs]

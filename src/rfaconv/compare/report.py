@@ -13,7 +13,7 @@ from rfaconv.compare import numbers
 from rfaconv.compare.conclusion import conclusion
 from rfaconv.compare.pictures import pictures
 from rfaconv.compare.records import as_csv, as_json, metric_names
-from rfaconv.compare.results import Comparison, Cost, Picture
+from rfaconv.compare.results import Comparison, ModelCost, Picture
 from rfaconv.compare.statistics import Row, summarise
 from rfaconv.files import write_text
 
@@ -85,7 +85,7 @@ def _cells(comparison: Comparison, row: Row) -> dict[str, Any]:
     }
 
 
-def _cost_cells(cost: Cost, is_baseline: bool) -> list[tuple[str, str, str]]:
+def _cost_cells(cost: ModelCost, is_baseline: bool) -> list[tuple[str, str, str]]:
     """Parameters, MACs, inference, training, memory: text, small print, exact figure."""
     inference, memory = numbers.milliseconds(cost.inference_ms), numbers.mebibytes(cost.memory_mb)
     return [

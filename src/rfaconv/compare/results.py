@@ -5,35 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from rfaconv.profiling import ModelCost, Ratio
 from rfaconv.tasks.results import Metric, Picture, RunResult
 
-__all__ = ["Comparison", "Cost", "Metric", "Picture", "Ratio", "RunResult"]
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """A cost relative to the baseline, measured in alternation: median and quartiles of the paired ratios."""
-
-    median: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What one model costs. Ratios are to the baseline's model; the baseline's own are 1."""
-
-    params: int
-    macs: int
-    """Multiply-adds for one image."""
-    inference_ms: float
-    """Median time of a forward pass in eval mode, for the batch named in Comparison.facts."""
-    inference: Ratio
-    training: Ratio
-    """A training step: forward, backward and optimizer."""
-    memory_mb: float
-    """Peak memory of a training step, in MiB, above what the model itself holds."""
-    memory: Ratio
+__all__ = ["Comparison", "Metric", "ModelCost", "Picture", "Ratio", "RunResult"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +24,7 @@ class Comparison:
     """In the order of the table; the baseline comes first."""
     seeds: Sequence[int]
     runs: Sequence[RunResult]
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, ModelCost]
     test_size: int
     """How many images the metric was computed on."""
     facts: Mapping[str, str]

@@ -13,7 +13,7 @@ from torch import nn
 
 from rfaconv.compare.plan import Plan
 from rfaconv.compare.report import write_report
-from rfaconv.compare.results import Comparison, Cost, RunResult
+from rfaconv.compare.results import Comparison, ModelCost, RunResult
 from rfaconv.compare.workers import Run, run_all
 from rfaconv.files import write_text
 from rfaconv.profiling import Ratio, machine, model_costs
@@ -77,7 +77,7 @@ def _run_folder(out: Path) -> Callable[[str, int], Path]:
     return lambda conv, seed: out / "runs" / f"{conv}-seed{seed}"
 
 
-def _costs(plan: Plan, path: Path, watcher: Watcher | None) -> tuple[dict[str, Cost], dict[str, str]]:
+def _costs(plan: Plan, path: Path, watcher: Watcher | None) -> tuple[dict[str, ModelCost], dict[str, str]]:
     """The cost of each model, and what it was measured on; kept in `path` once measured."""
     if not path.exists():
         device = _device(plan)
@@ -103,9 +103,9 @@ def _costs(plan: Plan, path: Path, watcher: Watcher | None) -> tuple[dict[str, C
     return costs, {**measured_on, **found["machine"]}
 
 
-def _cost(values: dict[str, Any]) -> Cost:
+def _cost(values: dict[str, Any]) -> ModelCost:
     ratios = {name: Ratio(**values[name]) for name in ("inference", "training", "memory")}
-    return Cost(**{**values, **ratios})
+    return ModelCost(**{**values, **ratios})
 
 
 def _device(plan: Plan) -> str:
@@ -115,7 +115,7 @@ def _device(plan: Plan) -> str:
 def _comparison(
     plan: Plan,
     runs: Sequence[RunResult],
-    costs: Mapping[str, Cost],
+    costs: Mapping[str, ModelCost],
     measured_on: Mapping[str, str],
     command: str,
     folder: Callable[[str, int], Path],

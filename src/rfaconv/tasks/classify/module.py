@@ -27,7 +27,7 @@ class Classifier(pl.LightningModule):
         model: from images [B, C, H, W] to logits [B, num_classes].
         recipe: how to train.
         num_classes: outputs of the model.
-        seed: of what is random in the model itself (dropout), drawn anew from it each epoch.
+        seed: of what is random in the model itself (dropout).
 
     Attributes:
         curves: one value an epoch; part of the checkpoint, so that a resumed run has them all.
@@ -61,9 +61,10 @@ class Classifier(pl.LightningModule):
     def on_fit_start(self) -> None:
         self._started = time.perf_counter()
 
-    def on_train_epoch_start(self) -> None:
-        # From (seed, epoch) alone, so that a resumed run draws what an undisturbed one draws.
-        torch.manual_seed(derive_seed("model", self.seed, self.current_epoch, self.global_rank))
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        # What is random in the model depends on the place in the run alone: a resumed run draws what an undisturbed
+        # one draws, whatever the loaders and loops drew in between.
+        torch.manual_seed(derive_seed("model", self.seed, self.current_epoch, batch_idx, self.global_rank))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, targets = batch

@@ -12,6 +12,8 @@ from torch import nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from rfaconv.data import ClassificationData
+from rfaconv.errors import unknown_name
+from rfaconv.models import model_names
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.classify.fit import ClassifyJob, Machine, fit, read_predictions
 from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, examples
@@ -31,6 +33,10 @@ class ClassifyTask:
 
     name = "classify"
     metric = Metric("top1", "top-1 accuracy")
+
+    def __post_init__(self) -> None:
+        if self.model not in model_names():
+            unknown_name("model", self.model, model_names())
 
     @property
     def title(self) -> str:
@@ -55,9 +61,7 @@ class ClassifyTask:
 
     def facts(self) -> dict[str, str]:
         data = self.data
-        recipe = ", ".join(
-            f"{name} {value}" for name, value in self.recipe.as_dict().items() if value not in (None, [])
-        )
+        recipe = {name: value for name, value in self.recipe.as_dict().items() if value not in (None, [])}
         facts = {
             "data": f"{data.name}: {len(data.train):,} training and {len(data.val):,} validation images, "
             f"{len(data.classes)} classes",
@@ -87,8 +91,8 @@ class ClassifyTask:
             ),
             Picture(
                 "Example images",
-                f"Validation images on which {baseline} and the best variant, {variant}, differ each way, and some that "
-                "both get wrong (first seed); taken evenly from all such images, not by how they look.",
+                f"Validation images on which {baseline} and the best variant, {variant}, differ each way, and some "
+                "that both get wrong (first seed); taken evenly from all such images, not by how they look.",
                 self._examples(truth, found, baseline, variant),
             ),
         ]

@@ -1,0 +1,93 @@
+"""rfaconv compare"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rfaconv.cli import options
+from rfaconv.cli.options import console
+from rfaconv.errors import UserError
+
+SEVEN = "conv,rfa,rfcbam,rfca,cam,cbam,ca"
+
+
+def command(
+    data: options.DataOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="resnet10s, resnet18, resnet34 or resnet50; default: resnet10s for images up to 64 px."),
+    ] = None,
+    convs: Annotated[str, typer.Option(metavar="NAMES", help="Convolutions to compare, with commas.")] = SEVEN,
+    baseline: Annotated[str, typer.Option(metavar="NAME", help="What the others are compared to.")] = "conv",
+    seeds: Annotated[int, typer.Option(help="How many trainings of each, with the seeds 0, 1, ...")] = 3,
+    recipe: options.RecipeOption = "small",
+    epochs: options.EpochsOption = None,
+    settings: options.SetOption = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: a folder under runs/ of its own for each comparison.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Trainings at a time; default: one a core for small images on a CPU, else 1.")
+    ] = None,
+    channels: options.ChannelsOption = None,
+    skip_broken: options.SkipBrokenOption = False,
+    check: options.CheckOption = True,
+    data_seed: options.DataSeedOption = 0,
+    plugin: options.PluginOption = None,
+    accelerator: options.AcceleratorOption = "auto",
+    workers: options.WorkersOption = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs of every run.")] = False,
+) -> None:
+    """Train a model with several convolutions under one recipe and the same seeds, and report whether one helps.
+
+    Writes report.html, report.json and results.csv. Killed at any moment, the same command goes on where it was.
+
+    Examples:
+
+        rfaconv compare
+
+        rfaconv compare --data ~/photos --model resnet18 --convs rfa,rfcbam --seeds 5 --epochs 30
+    """
+    from rfaconv.cli.live import Live
+    from rfaconv.compare.plan import make_plan
+    from rfaconv.compare.run import compare
+    from rfaconv.compare.terminal import table
+    from rfaconv.compare.workers import default_jobs
+    from rfaconv.tasks.classify.task import ClassifyTask
+
+    plugins = options.use_plugins(plugin)
+    if seeds < 1:
+        raise UserError(f"--seeds is how many trainings of each: at least 1, got {seeds}.")
+    images = options.read_data(data, channels, skip_broken, check, data_seed)
+    task = ClassifyTask(
+        model or options.default_model(images),
+        images,
+        options.read_recipe(recipe, epochs, settings),
+        options.read_machine(accelerator, workers),
+        tensorboard,
+    )
+    names = [name.strip() for name in convs.split(",") if name.strip()]
+    plan = make_plan(task, names, range(seeds), baseline)
+    folder = out or plan.default_folder()
+    jobs = jobs or min(default_jobs(task.input_size, accelerator), len(plan.runs))
+    console.print(
+        f"{task.title}: {', '.join(plan.convs)}; {seeds} seeds, {task.recipe.epochs} epochs each, {jobs} at a time, "
+        f"in {options.shown(folder)}",
+        highlight=False,
+    )
+    with Live(console, len(plan.runs), task.metric) as live:
+        comparison = compare(
+            plan,
+            folder,
+            jobs=jobs,
+            plugins=plugins,
+            watcher=live,
+            command=shlex.join(["rfaconv", *sys.argv[1:]]),
+        )
+    console.print(table(comparison))
+    console.print(f"Report: {options.shown(folder / 'report.html')}", highlight=False, soft_wrap=True)

@@ -1,0 +1,136 @@
+"""Options that several commands share, and what they are turned into.
+
+What loads Lightning, timm or torchvision is imported where it is used, here and in the commands: `--help` is for people
+who wait.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rfaconv.errors import UserError
+from rfaconv.plugins import load_plugins
+
+if TYPE_CHECKING:
+    from rfaconv.data import ClassificationData
+    from rfaconv.tasks.classify.fit import Machine
+    from rfaconv.tasks.recipe import Recipe
+
+console = Console()
+
+DataOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Images: a folder of class folders, one with train/ and val/, ImageNet's or Places365's layout, or IDX "
+        "files. Without it: the embedded Fashion-MNIST subset.",
+        show_default=False,
+    ),
+]
+ChannelsOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(help="Read images as grey (1) or colour (3); default: grey for IDX files, colour for folders."),
+]
+SkipBrokenOption: TypeAlias = Annotated[
+    bool, typer.Option("--skip-broken", help="Leave unreadable images out, and say how many, instead of stopping.")
+]
+CheckOption: TypeAlias = Annotated[
+    bool, typer.Option("--check/--no-check", help="Decode every image before training, once a data set.")
+]
+DataSeedOption: TypeAlias = Annotated[
+    int, typer.Option(help="Splits a data set that has no validation part; the same for every run.")
+]
+RecipeOption: TypeAlias = Annotated[str, typer.Option(help="How to train: small, paper, or a YAML file.")]
+EpochsOption: TypeAlias = Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)]
+SetOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Change a field of the recipe, e.g. --set lr=0.05."),
+]
+PluginOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file that registers layers of your own."),
+]
+AcceleratorOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
+WorkersOption: TypeAlias = Annotated[
+    int, typer.Option(help="Processes that read images, for each training; 0 reads in the training itself.")
+]
+
+
+def read_data(
+    folder: str | None, channels: int | None, skip_broken: bool, check: bool, seed: int
+) -> ClassificationData:
+    """The data set, with a progress bar while its images are checked."""
+    from rfaconv.data import load_classification
+
+    columns = (TextColumn("checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("check", total=None, visible=False)
+        data = load_classification(
+            folder,
+            seed=seed,
+            channels=channels,
+            skip_broken=skip_broken,
+            verify=check,
+            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+        )
+    if data.skipped:
+        console.print(f"Left out {len(data.skipped)} unreadable images, e.g. {data.skipped[0]}", highlight=False)
+    return data
+
+
+def read_recipe(name: str, epochs: int | None, settings: list[str] | None) -> Recipe:
+    """The recipe with the command line's changes."""
+    from rfaconv.tasks.recipe import load_recipe, parse_setting
+
+    changes: dict[str, Any] = dict(parse_setting(setting) for setting in settings or [])
+    if epochs is not None:
+        changes["epochs"] = epochs
+    return load_recipe(name).changed(changes)
+
+
+def read_machine(accelerator: str, workers: int, devices: int = 1) -> Machine:
+    """Where to train, checked."""
+    from rfaconv.tasks.classify.fit import Machine
+
+    if accelerator not in ("auto", "cpu", "gpu"):
+        raise UserError(f"--accelerator is auto, cpu or gpu, not '{accelerator}'.")
+    if workers < 0 or devices < 1:
+        raise UserError("--workers must be at least 0 and --devices at least 1.")
+    return Machine(accelerator, devices, workers)
+
+
+def default_model(data: ClassificationData) -> str:
+    """The small model for small images, else the paper's smallest."""
+    return "resnet10s" if data.image_size and max(data.image_size) <= 64 else "resnet18"
+
+
+def use_plugins(plugins: list[str] | None) -> list[str]:
+    """Load the user's layers, so that their names are known from here on."""
+    load_plugins(plugins or [])
+    return plugins or []
+
+
+def shown(path: Path) -> str:
+    """`path` as a user would type it from here."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def is_first_process() -> bool:
+    """Whether this is the process that talks, of those torchrun or Lightning started."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", 0))) == 0
+
+
+def best_device() -> str:
+    """CUDA where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

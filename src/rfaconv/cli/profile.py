@@ -1,0 +1,122 @@
+"""rfaconv profile layers, rfaconv profile models"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import torch
+import typer
+
+from rfaconv.cli import options
+from rfaconv.cli.options import console
+from rfaconv.errors import UserError
+from rfaconv.files import write_text
+
+app = typer.Typer(help="What layers and models cost, beside Conv2d and the plain formula.", no_args_is_help=True)
+
+ConvsOption: TypeAlias = Annotated[str, typer.Option(metavar="NAMES", help="Convolutions, with commas.")]
+RoundsOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Timed calls of each.")]
+DeviceOption: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]
+ThreadsOption: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: torch's own.")]
+CsvOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--csv", metavar="FILE", help="Write every figure, with machine and versions.")
+]
+MarkdownOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table as a section of a document.")
+]
+
+
+@app.command("layers")
+def layers(
+    convs: ConvsOption = "rfa,rfcbam,rfca,cam,cbam,ca",
+    rounds: RoundsOption = 15,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    csv: CsvOption = None,
+    markdown: MarkdownOption = None,
+    plugin: options.PluginOption = None,
+) -> None:
+    """Each layer against Conv2d of the same shape: time and memory, inference and training, in alternation.
+
+    Example:
+
+        rfaconv profile layers --convs rfa --csv layers.csv
+    """
+    from rfaconv.profiling import layer_costs, machine
+    from rfaconv.profiling.records import layers_csv
+    from rfaconv.profiling.tables import layer_table, layers_markdown
+
+    options.use_plugins(plugin)
+    _use(device, threads)
+    with console.status("measuring") as status:
+        costs = layer_costs(
+            _names(convs), rounds=rounds, device=device, progress=lambda shape: status.update(f"measuring {shape}")
+        )
+    console.print(layer_table(costs))
+    facts = {**machine(), "rounds": str(rounds)}
+    _write(csv, layers_csv(costs, facts))
+    _write(markdown, layers_markdown("Layers", costs, facts))
+
+
+@app.command("models")
+def models(
+    model: Annotated[str, typer.Option(help="resnet10s, resnet18, resnet34 or resnet50.")] = "resnet18",
+    convs: ConvsOption = "conv,rfa,rfcbam,rfca,cam,cbam,ca",
+    size: Annotated[int, typer.Option(min=1, help="Side of the images in pixels.")] = 224,
+    batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 8,
+    rounds: RoundsOption = 9,
+    device: DeviceOption = "cpu",
+    threads: ThreadsOption = None,
+    csv: CsvOption = None,
+    markdown: MarkdownOption = None,
+    plugin: options.PluginOption = None,
+) -> None:
+    """A model with each convolution against the first: size, time and memory, in alternation.
+
+    Example:
+
+        rfaconv profile models --model resnet18 --convs conv,rfa --batch 8
+    """
+    from rfaconv.models import create_model
+    from rfaconv.profiling import machine, model_costs
+    from rfaconv.profiling.records import models_csv
+    from rfaconv.profiling.tables import model_table, models_markdown
+
+    options.use_plugins(plugin)
+    _use(device, threads)
+    made = {conv: create_model(model, conv) for conv in _names(convs)}
+    with console.status("measuring") as status:
+        costs = model_costs(
+            made,
+            (3, size, size),
+            batch=batch,
+            rounds=rounds,
+            train_rounds=rounds,
+            device=device,
+            progress=lambda step: status.update(f"measuring {step}"),
+        )
+    console.print(f"{model}, batches of {batch} images of {size} px", highlight=False)
+    console.print(model_table(costs))
+    facts = {**machine(), "batch": str(batch), "size": f"{size} px", "rounds": str(rounds)}
+    _write(csv, models_csv(costs, facts))
+    _write(markdown, models_markdown(f"{model} at {size} px", costs, facts))
+
+
+def _names(convs: str) -> list[str]:
+    return list(dict.fromkeys(name.strip() for name in convs.split(",") if name.strip()))
+
+
+def _use(device: str, threads: int | None) -> None:
+    if device not in ("cpu", "cuda"):
+        raise UserError(f"--device is cpu or cuda, not '{device}'.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: this machine has no CUDA device that torch can use.")
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _write(path: Path | None, text: str) -> None:
+    if path is not None:
+        write_text(path, text)
+        console.print(f"Written: {options.shown(path)}", highlight=False, soft_wrap=True)

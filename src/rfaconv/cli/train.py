@@ -1,0 +1,66 @@
+"""rfaconv train"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rfaconv.cli import options
+from rfaconv.cli.options import console
+from rfaconv.layers.registry import conv_factory
+
+
+def command(
+    data: options.DataOption = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="resnet10s, resnet18, resnet34 or resnet50; default: resnet10s for images up to 64 px."),
+    ] = None,
+    conv: Annotated[str, typer.Option(metavar="NAME", help="conv, rf, rfa, rfcbam, rfca, cam, cbam, ca.")] = "rfa",
+    seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    recipe: options.RecipeOption = "small",
+    epochs: options.EpochsOption = None,
+    settings: options.SetOption = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Default: runs/MODEL-CONV-seedN.")] = None,
+    devices: Annotated[int, typer.Option(help="Processes to train with; torchrun's own count is taken under it.")] = 1,
+    channels: options.ChannelsOption = None,
+    skip_broken: options.SkipBrokenOption = False,
+    check: options.CheckOption = True,
+    data_seed: options.DataSeedOption = 0,
+    plugin: options.PluginOption = None,
+    accelerator: options.AcceleratorOption = "auto",
+    workers: options.WorkersOption = 0,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard/--no-tensorboard", help="Write its logs.")] = True,
+) -> None:
+    """Train one classifier; killed at any moment, the same command goes on where it was.
+
+    Leaves model.safetensors, metrics.csv, result.json and TensorBoard logs in OUT.
+
+    Examples:
+
+        rfaconv train --conv rfa
+
+        rfaconv train --data ~/imagenet --model resnet18 --conv rfcbam --recipe paper --devices 8 --workers 8
+    """
+    from rfaconv.cli.live import Live
+    from rfaconv.tasks.classify.task import ClassifyTask
+
+    options.use_plugins(plugin)
+    conv_factory(conv)
+    images = options.read_data(data, channels, skip_broken, check, data_seed)
+    task = ClassifyTask(
+        model or options.default_model(images),
+        images,
+        options.read_recipe(recipe, epochs, settings),
+        options.read_machine(accelerator, workers, devices),
+        tensorboard,
+    )
+    folder = out or Path("runs") / f"{task.model}-{conv}-seed{seed}"
+    with Live(console, 1, task.metric) as live:
+        result = task.fit(conv, seed, folder, lambda progress: live.progress((conv, seed), progress))
+    if options.is_first_process():
+        figures = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
+        console.print(f"{task.title}, {conv}, seed {seed}: {figures}", highlight=False)
+        console.print(f"Model: {options.shown(folder / 'model.safetensors')}", highlight=False, soft_wrap=True)

@@ -1,0 +1,241 @@
+"""What the layers cost beside Conv2d, and beside the paper's formula computed step by step."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rfaconv.errors import UserError
+from rfaconv.layers.registry import conv_factory, create_conv
+from rfaconv.ops import use_backend
+from rfaconv.profiling.memory import measurable, peak_memory
+from rfaconv.profiling.models import MIB
+from rfaconv.profiling.timing import Ratio, alternate, ratio
+
+
+class LayerShape(NamedTuple):
+    """A 3x3 convolution of [batch, in_channels, size, size] with padding 1."""
+
+    batch: int
+    in_channels: int
+    out_channels: int
+    size: int
+    stride: int = 1
+
+    def __str__(self) -> str:
+        """ "8x64x56x56 to 128 s2": the input, the output's channels if they are others, the stride if it is not 1."""
+        text = f"{self.batch}x{self.in_channels}x{self.size}x{self.size}"
+        if self.out_channels != self.in_channels:
+            text += f" to {self.out_channels}"
+        return text if self.stride == 1 else f"{text} s{self.stride}"
+
+
+SHAPES = (
+    # The four stages of a ResNet-18 at 224 px, the step between two of them, and two of single images.
+    LayerShape(8, 64, 64, 56),
+    LayerShape(8, 128, 128, 28),
+    LayerShape(8, 256, 256, 14),
+    LayerShape(8, 512, 512, 7),
+    LayerShape(8, 64, 128, 56, 2),
+    LayerShape(1, 64, 64, 56),
+    LayerShape(1, 32, 64, 80, 2),
+)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs at one shape; ratios are to `nn.Conv2d` of that shape.
+
+    The plain ones are of the same layer with the backend "reference"; None where that computes the same way.
+    """
+
+    conv: str
+    shape: LayerShape
+    conv2d_inference_ms: float
+    """Median time of Conv2d's forward pass."""
+    conv2d_training_ms: float
+    """Median time of Conv2d's forward and backward pass."""
+    conv2d_memory_mb: float
+    """Peak memory of Conv2d's forward and backward pass, in MiB, above parameters and input."""
+    inference: Ratio
+    training: Ratio
+    """Forward and backward pass, with gradients of the input and all parameters."""
+    memory: float
+    """Peak memory of the forward and backward pass."""
+    plain_inference: Ratio | None
+    plain_training: Ratio | None
+    plain_memory: float | None
+
+
+class LayerMean(NamedTuple):
+    """Geometric means over the shapes of one layer's ratios; None where no shape has the ratio."""
+
+    inference: float
+    training: float
+    memory: float
+    plain_inference: float | None
+    plain_training: float | None
+    plain_memory: float | None
+
+
+def layer_costs(
+    convs: Sequence[str],
+    shapes: Sequence[LayerShape | tuple[int, ...]] = SHAPES,
+    *,
+    rounds: int = 15,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[str], None] | None = None,
+) -> list[LayerCost]:
+    """Measure the layers against Conv2d, shape by shape, all layers of a shape in alternation in this process.
+
+    Weights and inputs are random normal and the same on every call; the random numbers that follow stay as they are.
+
+    Args:
+        convs: short names, e.g. "rfa".
+        shapes: (batch, in_channels, out_channels, size[, stride]) each.
+        rounds: timed calls of each layer and kind.
+        device: "cpu" or a CUDA device.
+        dtype: of parameters and input.
+        progress: called with a few words at each shape.
+
+    Returns:
+        The costs shape by shape, within a shape in the order of `convs`.
+
+    Raises:
+        UserError: an unknown name, rounds below 1, or a device whose memory cannot be measured.
+    """
+    for conv in convs:
+        conv_factory(conv)
+    if rounds < 1:
+        raise UserError(f"rounds must be at least 1, got {rounds}.")
+    device = measurable(device)
+    costs: list[LayerCost] = []
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(0)
+        for shape in (LayerShape(*shape) for shape in shapes):
+            if progress is not None:
+                progress(str(shape))
+            costs += _costs_at(shape, convs, rounds, device, dtype)
+    return costs
+
+
+def geometric_means(costs: Iterable[LayerCost]) -> dict[str, LayerMean]:
+    """The geometric means over the shapes of each layer's (median) ratios, in the order the layers appear."""
+    costs = list(costs)
+
+    def mean(conv: str, kind: str) -> Any:
+        values = [getattr(cost, kind) for cost in costs if cost.conv == conv]
+        numbers = [value.median if isinstance(value, Ratio) else value for value in values if value is not None]
+        return statistics.geometric_mean(numbers) if numbers else None
+
+    names = dict.fromkeys(cost.conv for cost in costs)
+    return {conv: LayerMean(*(mean(conv, kind) for kind in LayerMean._fields)) for conv in names}
+
+
+_CONV2D = "Conv2d"  # no short name has a capital letter
+
+
+def _costs_at(
+    shape: LayerShape, convs: Sequence[str], rounds: int, device: torch.device, dtype: torch.dtype
+) -> list[LayerCost]:
+    place: dict[str, Any] = {"device": device, "dtype": dtype}
+    arguments = (shape.in_channels, shape.out_channels, 3, shape.stride)
+    layers: dict[str, nn.Module] = {_CONV2D: nn.Conv2d(*arguments, padding=1, **place)}
+    layers |= {conv: create_conv(conv, *arguments, padding=1, **place) for conv in convs}
+    x = torch.randn(shape.batch, shape.in_channels, shape.size, shape.size, **place)
+
+    forward = _with_plain({name: _inference_call(layer, x) for name, layer in layers.items()})
+    inference = alternate(forward, rounds=rounds, device=device)
+    steps = _with_plain({name: _training_call(layer, x) for name, layer in layers.items()})
+    training = alternate(steps, rounds=rounds, device=device)
+    memory = {name: peak_memory(step, device) for name, step in steps.items()}
+
+    def to_conv2d(times: Mapping[str, Sequence[float]], name: str) -> Ratio | None:
+        return ratio(times[name], times[_CONV2D]) if name in times else None
+
+    return [
+        LayerCost(
+            conv,
+            shape,
+            1000 * statistics.median(inference[_CONV2D]),
+            1000 * statistics.median(training[_CONV2D]),
+            memory[_CONV2D] / MIB,
+            ratio(inference[conv], inference[_CONV2D]),
+            ratio(training[conv], training[_CONV2D]),
+            memory[conv] / memory[_CONV2D],
+            to_conv2d(inference, _plain(conv)),
+            to_conv2d(training, _plain(conv)),
+            memory[_plain(conv)] / memory[_CONV2D] if _plain(conv) in memory else None,
+        )
+        for conv in convs
+    ]
+
+
+def _plain(conv: str) -> str:
+    return f"{conv} plain"
+
+
+def _inference_call(layer: nn.Module, x: Tensor) -> Callable[[], object]:
+    layer.eval()
+
+    def forward() -> Tensor:
+        with torch.inference_mode():
+            return layer(x)
+
+    return forward
+
+
+def _training_call(layer: nn.Module, x: Tensor) -> Callable[[], object]:
+    layer.train()
+    x = x.clone().requires_grad_()
+    wanted = [x, *layer.parameters()]
+    gradient = torch.randn_like(layer(x))
+
+    def step() -> object:
+        return torch.autograd.grad(layer(x), wanted, gradient, allow_unused=True)
+
+    return step
+
+
+def _with_plain(calls: Mapping[str, Callable[[], object]]) -> dict[str, Callable[[], object]]:
+    """`calls`, and each of them with the plain formula where that computes another way."""
+    both = dict(calls)
+    for name, call in calls.items():
+        plain = _plainly(call)
+        if _operators(plain) != _operators(call):
+            both[_plain(name)] = plain
+    return both
+
+
+def _plainly(call: Callable[[], object]) -> Callable[[], object]:
+    def plain() -> object:
+        with use_backend("reference"):
+            return call()
+
+    return plain
+
+
+def _operators(call: Callable[[], object]) -> list[str]:
+    """What a call computes: the names of the operators it comes down to, in order."""
+    with _Recorder() as recorder:
+        call()
+    return recorder.names
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))

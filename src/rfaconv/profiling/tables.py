@@ -1,0 +1,138 @@
+"""Measured costs for people: the same tables for the terminal (rich) and for the documentation (Markdown)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from rfaconv.errors import require
+from rfaconv.profiling.layers import LayerCost, geometric_means
+from rfaconv.profiling.models import ModelCost
+from rfaconv.profiling.timing import Ratio
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+LAYERS_NOTE = (
+    "Times and peak training memory as multiples of nn.Conv2d's at the same shape: medians, with the quartiles in "
+    "brackets, of pairs measured in alternation in one process. Training is forward and backward. Plain is the same "
+    "layer as the paper's formula step by step; no entry: it is computed the same way. Shapes are the input's BxCxHxW, "
+    "'to' the output's channels if they are others, s2 with stride 2."
+)
+MODELS_NOTE = (
+    "Times as multiples of the baseline's: medians, with the quartiles in brackets, of pairs measured in alternation "
+    "in one process. Training is a step: forward, backward, SGD. Memory is the peak of a step above what model, "
+    "optimizer and batch hold. MACs are multiply-adds for one image."
+)
+
+
+class Cells(NamedTuple):
+    """A table as text: columns with their headings, and groups of rows with a line between the groups.
+
+    The first `names` columns are names, the others figures.
+    """
+
+    header: Sequence[str]
+    groups: Sequence[Sequence[Sequence[str]]]
+    names: int
+
+
+def model_cells(costs: Mapping[str, ModelCost]) -> Cells:
+    """A row a model, in the order of `costs`."""
+    header = ("model", "params", "MACs", "infer ms", "infer", "train ms", "train", "memory MiB", "memory")
+    rows = []
+    for name, cost in costs.items():
+        row = [name, _amount(cost.params), _amount(cost.macs), _figure(cost.inference_ms), _ratio(cost.inference)]
+        row += [_figure(cost.training_ms), _ratio(cost.training), _figure(cost.memory_mb), _ratio(cost.memory)]
+        rows.append(row)
+    return Cells(header, [rows], 1)
+
+
+def layer_cells(costs: Sequence[LayerCost]) -> Cells:
+    """A group a shape with Conv2d's own times first; the geometric means over the shapes are the last group."""
+    header = ("shape", "layer", "infer", "train", "memory", "plain infer", "plain train", "plain memory")
+    groups: list[list[list[str]]] = []
+    for shape in dict.fromkeys(cost.shape for cost in costs):
+        here = [cost for cost in costs if cost.shape == shape]
+        base = [f"{_figure(here[0].conv2d_inference_ms)} ms", f"{_figure(here[0].conv2d_training_ms)} ms"]
+        groups.append([[str(shape), "Conv2d", *base, f"{_figure(here[0].conv2d_memory_mb)} MiB", "", "", ""]])
+        for cost in here:
+            ratios = [cost.inference, cost.training, cost.memory]
+            plain = [cost.plain_inference, cost.plain_training, cost.plain_memory]
+            groups[-1].append(["", cost.conv, *map(_ratio, ratios), *map(_ratio, plain)])
+    means = geometric_means(costs)
+    names = ["geometric mean", *[""] * len(means)]
+    groups.append([[name, conv, *map(_ratio, mean)] for name, (conv, mean) in zip(names, means.items(), strict=False)])
+    return Cells(header, groups, 2)
+
+
+def model_table(costs: Mapping[str, ModelCost]) -> Table:
+    """What `model_costs` found, for the terminal; needs rich."""
+    return _rich(model_cells(costs), MODELS_NOTE)
+
+
+def layer_table(costs: Sequence[LayerCost]) -> Table:
+    """What `layer_costs` found, for the terminal; needs rich."""
+    return _rich(layer_cells(costs), LAYERS_NOTE)
+
+
+def models_markdown(title: str, costs: Mapping[str, ModelCost], facts: Mapping[str, str]) -> str:
+    """A section of docs/benchmarks.md: title, table, what it shows, and the facts, e.g. `machine()` and the batch."""
+    return _markdown(title, model_cells(costs), MODELS_NOTE, facts)
+
+
+def layers_markdown(title: str, costs: Sequence[LayerCost], facts: Mapping[str, str]) -> str:
+    """A section of docs/benchmarks.md: title, table, what it shows, and the facts, e.g. `machine()` and the dtype."""
+    return _markdown(title, layer_cells(costs), LAYERS_NOTE, facts)
+
+
+def _rich(cells: Cells, note: str) -> Table:
+    box, text = require("rich.box", "classify"), require("rich.text", "classify")
+    table: Table = require("rich.table", "classify").Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1), caption_justify="left"
+    )
+    table.caption = text.Text(note)
+    for index, heading in enumerate(cells.header):
+        is_name = index < cells.names
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name)
+    for group in cells.groups:
+        for row in group:
+            table.add_row(*map(text.Text, row))
+        table.add_section()
+    return table
+
+
+def _markdown(title: str, cells: Cells, note: str, facts: Mapping[str, str]) -> str:
+    lines = [f"## {title}", "", _line(cells.header)]
+    lines.append(_line(["---"] * cells.names + ["---:"] * (len(cells.header) - cells.names)))
+    lines += [_line(row) for group in cells.groups for row in group]
+    lines += ["", note, "", "Measured with: " + "; ".join(f"{name} {value}" for name, value in facts.items()) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: Sequence[str]) -> str:
+    escaped = [cell.replace("|", "\\|") for cell in row]
+    return f"| {' | '.join(escaped)} |"
+
+
+def _amount(count: int) -> str:
+    """A number of parameters or multiply-adds: "11.7 M"."""
+    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{_figure(count / unit)} {name}"
+    return str(count)
+
+
+def _figure(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
+
+
+def _ratio(value: Ratio | float | None) -> str:
+    """ "1.05x (1.03-1.08)"; without a spread "1.05x"; nothing for None."""
+    if value is None:
+        return ""
+    if not isinstance(value, Ratio):
+        return f"{_figure(value)}x"
+    spread = "" if value.low == value.high else f" ({_figure(value.low)}-{_figure(value.high)})"
+    return f"{_figure(value.median)}x{spread}"

@@ -1,0 +1,177 @@
+"""The command line as its users meet it: in processes of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from rfaconv.data import load_classification
+
+QUICK = ["--epochs", "1", "--set", "augment=none", "--set", "batch_size=512", "--accelerator", "cpu"]
+
+
+def rfaconv(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "rfaconv", *arguments],
+        capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["compare", "train", "eval", "predict", "info", "profile layers", "profile models"])
+def test_help_shows_an_example(command: str) -> None:
+    done = rfaconv(*command.split(), "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Example" in done.stdout
+    assert f"rfaconv {command}" in done.stdout.replace("Usage: rfaconv", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["compare", "--convs", "rfa,rfcban"], "Unknown convolution 'rfcban'. Did you mean 'rfcbam'?"),
+        (["compare", "--model", "resnet81"], "Unknown model 'resnet81'. Did you mean 'resnet18'?"),
+        (["compare", "--recipe", "smal"], "Unknown recipe 'smal'. Did you mean 'small'?"),
+        (["compare", "--seeds", "0"], "--seeds is how many trainings of each: at least 1, got 0."),
+        (["compare", "--data", "nowhere"], "nowhere"),
+        (["compare", "--plugin", "nothing.py"], "There is no plugin file 'nothing.py'."),
+        (["train", "--conv", "rfx"], "Unknown convolution 'rfx'."),
+        (["train", "--set", "lr"], "--set takes name=value"),
+        (["train", "--accelerator", "tpu"], "--accelerator is auto, cpu or gpu"),
+        (["eval", "nowhere"], "There is no model 'nowhere'"),
+        (["predict", "nowhere", "x.png"], "There is no model 'nowhere'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], words: str, tmp_path: Path) -> None:
+    done = rfaconv(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_command_or_option_answers_with_the_nearest() -> None:
+    assert "compare" in rfaconv("comprae").stderr
+    assert "--convs" in rfaconv("compare", "--cons", "rfa").stderr
+    assert rfaconv("comprae").returncode == 2
+
+
+def test_info_names_what_there_is() -> None:
+    done = rfaconv("info")
+    assert done.returncode == 0, done.stderr
+    for word in ("torch", "rfcbam", "resnet18", "paper", "reference"):
+        assert word in done.stdout
+
+
+def folder_of_images(root: Path, per_class: int = 12) -> Path:
+    """Class folders of real images, as PNG files."""
+    source = load_classification().train
+    counts: dict[int, int] = {}
+    for index, target in enumerate(source.targets):
+        name = int(target)
+        if name < 2 and counts.get(name, 0) < per_class:
+            counts[name] = counts.get(name, 0) + 1
+            path = root / ("shirts", "trousers")[name] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(source.image(index)[0].numpy()).resize((40, 36)).save(path)
+    return root
+
+
+def test_train_eval_predict_on_a_folder_of_ones_own(tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "clothes")
+    small = ["--model", "resnet10s", "--set", "image_size=32", "--set", "batch_size=8", "--epochs", "2"]
+    trained = rfaconv("train", "--data", str(images), "--conv", "rfca", *small, "--out", "run", cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    assert "Model: run/model.safetensors" in trained.stdout
+    assert list((tmp_path / "run" / "tensorboard").rglob("events*"))
+
+    evaluated = rfaconv("eval", "run", "--data", str(images), cwd=tmp_path)
+    metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
+    assert f"top1   {metrics['top1']:.4f}" in evaluated.stdout
+
+    (tmp_path / "clothes" / "broken.png").write_bytes(b"no image")
+    predicted = rfaconv("predict", "run", "clothes", "--out", "found.csv", cwd=tmp_path)
+    assert predicted.returncode == 2
+    assert "1 of 25 files could not be read, e.g. 'clothes/broken.png'" in predicted.stderr
+    rows = list(csv.DictReader((tmp_path / "found.csv").open()))
+    assert len(rows) == 25
+    assert {row["class1"] for row in rows if not row["error"]} <= {"shirts", "trousers"}
+    assert all(float(row["probability1"]) >= float(row["probability2"]) for row in rows if not row["error"])
+
+
+def test_a_broken_image_stops_before_training_or_is_left_out(tmp_path: Path) -> None:
+    images = folder_of_images(tmp_path / "clothes")
+    (images / "shirts" / "bad.png").write_bytes(b"\x89PNG\r\n")
+    options = ["--data", str(images), "--model", "resnet10s", "--set", "image_size=32", *QUICK, "--out", "run"]
+    stopped = rfaconv("train", *options, cwd=tmp_path)
+    assert stopped.returncode == 2
+    assert "bad.png" in stopped.stderr
+    assert not (tmp_path / "run").exists()
+    done = rfaconv("train", *options, "--skip-broken", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Left out 1 unreadable images" in done.stdout
+
+
+PLUGIN = """
+import rfaconv
+from torch import nn
+rfaconv.register_attention("idle", lambda channels: nn.Identity())
+"""
+
+
+def accuracies(out: Path) -> list[Any]:
+    report = json.loads((out / "report.json").read_text())
+    return [
+        [run["conv"], run["seed"], run["metrics"], run["curves"]["train_loss"], run["curves"]["val_top1"]]
+        for run in report["runs"]
+    ]
+
+
+def kill_in_the_middle(command: list[str], cwd: Path, out: Path) -> None:
+    """SIGKILL the comparison once a checkpoint of a run lies there, so in the middle of a training."""
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
+        assert process.poll() is None, "the comparison ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(out.glob("runs/*/last.ckpt"))
+    assert not (out / "report.json").exists()
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_a_killed_comparison_ends_with_the_same_table(jobs: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    options = [
+        "compare", "--convs", "rfa,rfidle", "--seeds", "2", "--jobs", jobs, "--plugin", "mine.py",
+        "--epochs", "3", "--set", "batch_size=256", "--accelerator", "cpu",
+    ]  # fmt: skip
+    whole = rfaconv(*options, "--out", "whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert "Report: whole/report.html" in whole.stdout
+    command = [sys.executable, "-m", "rfaconv", *options, "--out", "killed"]
+    kill_in_the_middle(command, tmp_path, tmp_path / "killed")
+    again = rfaconv(*options, "--out", "killed", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert accuracies(tmp_path / "killed") == accuracies(tmp_path / "whole")
+
+    # A third start has nothing left to do and prints the same table; another comparison is refused there.
+    third = rfaconv(*options, "--out", "killed", cwd=tmp_path)
+    assert (
+        third.stdout.partition("conv ")[2].split("Report")[0] == again.stdout.partition("conv ")[2].split("Report")[0]
+    )
+    other = rfaconv(*options, "--seeds", "3", "--out", "killed", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "holds another run: seeds is [0, 1] there and [0, 1, 2] here" in other.stderr
