@@ -57,9 +57,9 @@ def layer_cells(costs: Sequence[LayerCost]) -> Cells:
         base = [f"{_figure(here[0].conv2d_inference_ms)} ms", f"{_figure(here[0].conv2d_training_ms)} ms"]
         groups.append([[str(shape), "Conv2d", *base, f"{_figure(here[0].conv2d_memory_mb)} MiB", "", "", ""]])
         for cost in here:
-            ratios = [cost.inference, cost.training, cost.memory]
-            plain = [cost.plain_inference, cost.plain_training, cost.plain_memory]
-            groups[-1].append(["", cost.conv, *map(_ratio, ratios), *map(_ratio, plain)])
+            ratios = [_ratio(cost.inference), _ratio(cost.training), _ratio(cost.memory)]
+            plain = [_ratio(cost.plain_inference), _ratio(cost.plain_training), _ratio(cost.plain_memory)]
+            groups[-1].append(["", cost.conv, *ratios, *plain])
     means = geometric_means(costs)
     names = ["geometric mean", *[""] * len(means)]
     groups.append([[name, conv, *map(_ratio, mean)] for name, (conv, mean) in zip(names, means.items(), strict=False)])
