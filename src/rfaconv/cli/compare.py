@@ -54,8 +54,10 @@ def command(
         rfaconv compare --data ~/photos --model resnet18 --convs rfa,rfcbam --seeds 5 --epochs 30
     """
     from rfaconv.cli.live import Live
+    from rfaconv.compare.conclusion import conclusion
     from rfaconv.compare.plan import make_plan
     from rfaconv.compare.run import compare
+    from rfaconv.compare.statistics import summarise
     from rfaconv.compare.terminal import table
     from rfaconv.compare.workers import default_jobs
     from rfaconv.tasks.classify.task import ClassifyTask
@@ -90,4 +92,6 @@ def command(
             command=shlex.join(["rfaconv", *sys.argv[1:]]),
         )
     console.print(table(comparison))
+    for sentence in conclusion(comparison, summarise(comparison)):
+        console.print(f"- {sentence}", highlight=False, markup=False)
     console.print(f"Report: {options.shown(folder / 'report.html')}", highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ who wait.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from rfaconv.tasks.classify.fit import Machine
     from rfaconv.tasks.recipe import Recipe
 
-console = Console()
+# A file or a pipe has no width of its own: wide enough for the tables.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
 
 DataOption: TypeAlias = Annotated[
     str | None,
@@ -71,7 +73,7 @@ def read_data(
     from rfaconv.data import load_classification
 
     columns = (TextColumn("checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("check", total=None, visible=False)
         data = load_classification(
             folder,

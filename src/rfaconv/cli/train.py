@@ -45,6 +45,7 @@ def command(
         rfaconv train --data ~/imagenet --model resnet18 --conv rfcbam --recipe paper --devices 8 --workers 8
     """
     from rfaconv.cli.live import Live
+    from rfaconv.tasks.allocator import keep_freed_memory
     from rfaconv.tasks.classify.task import ClassifyTask
 
     options.use_plugins(plugin)
@@ -57,6 +58,7 @@ def command(
         options.read_machine(accelerator, workers, devices),
         tensorboard,
     )
+    keep_freed_memory()
     folder = out or Path("runs") / f"{task.model}-{conv}-seed{seed}"
     with Live(console, 1, task.metric) as live:
         result = task.fit(conv, seed, folder, lambda progress: live.progress((conv, seed), progress))

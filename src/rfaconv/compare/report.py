@@ -87,12 +87,13 @@ def _cells(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 def _cost_cells(cost: ModelCost, is_baseline: bool) -> list[tuple[str, str, str]]:
     """Parameters, MACs, inference, training, memory: text, small print, exact figure."""
-    inference, memory = numbers.milliseconds(cost.inference_ms), numbers.mebibytes(cost.memory_mb)
+    inference, training = numbers.milliseconds(cost.inference_ms), numbers.milliseconds(cost.training_ms)
+    memory = numbers.mebibytes(cost.memory_mb)
     return [
         (numbers.amount(cost.params), "", f"{cost.params:,} parameters"),
         (numbers.amount(cost.macs), "", f"{cost.macs:,} multiply-adds"),
         (numbers.times(cost.inference), inference if is_baseline else numbers.quartiles(cost.inference), inference),
-        (numbers.times(cost.training), "" if is_baseline else numbers.quartiles(cost.training), ""),
+        (numbers.times(cost.training), training if is_baseline else numbers.quartiles(cost.training), training),
         (numbers.times(cost.memory), memory if is_baseline else numbers.quartiles(cost.memory), memory),
     ]
 

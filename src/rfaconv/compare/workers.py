@@ -16,6 +16,7 @@ import torch
 
 from rfaconv.errors import UserError
 from rfaconv.plugins import load_plugins
+from rfaconv.tasks.allocator import keep_freed_memory
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.results import RunResult
 from rfaconv.tasks.task import Task
@@ -44,6 +45,7 @@ def run_all(
         report: called with the progress of each.
     """
     if jobs == 1:
+        keep_freed_memory()
         for run in runs:
             yield run, task.fit(*run, folder(*run), _reporter(report, run))
         return
@@ -92,6 +94,7 @@ def _start_worker(queue: Any, threads: int, plugins: tuple[str, ...]) -> None:
     global _messages
     _messages = queue
     torch.set_num_threads(threads)
+    keep_freed_memory()
     load_plugins(plugins)
     threading.Thread(target=_die_with_parent, daemon=True).start()
 
