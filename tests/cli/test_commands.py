@@ -1,4 +1,4 @@
-"""The command line as its users meet it: in processes of its own."""
+"""The command line as its users meet it; where it matters, in processes of its own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from rfaconv.cli import main
 from rfaconv.data import load_classification
 
 QUICK = ["--epochs", "1", "--set", "augment=none", "--set", "batch_size=512", "--accelerator", "cpu"]
@@ -53,12 +54,29 @@ def test_help_shows_an_example(command: str) -> None:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_a_mistake_is_one_sentence_and_exit_code_2(arguments: list[str], words: str, tmp_path: Path) -> None:
-    done = rfaconv(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rfaconv", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_has_no_traceback(tmp_path: Path) -> None:
+    done = rfaconv("compare", "--convs", "rfcban", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Error: Unknown convolution 'rfcban'. Did you mean 'rfcbam'?")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_unknown_command_or_option_answers_with_the_nearest() -> None:
@@ -154,9 +172,10 @@ def kill_in_the_middle(command: list[str], cwd: Path, out: Path) -> None:
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_killed_comparison_ends_with_the_same_table(jobs: str, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(PLUGIN)
+    folder_of_images(tmp_path / "clothes", per_class=100)
     options = [
-        "compare", "--convs", "rfa,rfidle", "--seeds", "2", "--jobs", jobs, "--plugin", "mine.py",
-        "--epochs", "3", "--set", "batch_size=256", "--accelerator", "cpu",
+        "compare", "--data", "clothes", "--model", "resnet10s", "--convs", "rfa,rfidle", "--plugin", "mine.py",
+        "--seeds", "2", "--jobs", jobs, "--epochs", "3", "--set", "image_size=32", "--accelerator", "cpu",
     ]  # fmt: skip
     whole = rfaconv(*options, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
@@ -169,9 +188,7 @@ def test_a_killed_comparison_ends_with_the_same_table(jobs: str, tmp_path: Path)
 
     # A third start has nothing left to do and prints the same table; another comparison is refused there.
     third = rfaconv(*options, "--out", "killed", cwd=tmp_path)
-    assert (
-        third.stdout.partition("conv ")[2].split("Report")[0] == again.stdout.partition("conv ")[2].split("Report")[0]
-    )
+    assert third.stdout.partition("verdict")[2] == again.stdout.partition("verdict")[2] != ""
     other = rfaconv(*options, "--seeds", "3", "--out", "killed", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds another run: seeds is [0, 1] there and [0, 1, 2] here" in other.stderr
