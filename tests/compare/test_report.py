@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rfaconv.compare import numbers
 from rfaconv.compare.report import write_report
 from rfaconv.compare.results import Comparison, Metric, ModelCost, Picture, Ratio, RunResult
 from rfaconv.compare.terminal import table
+from rfaconv.profiling import numbers
 
 ALL = ("conv", "rf", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca")
 EVIL = '<script>alert("1")</script><img src="http://evil.example/x">'

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rfaconv.compare.numbers import points, times
 from rfaconv.compare.results import Comparison
 from rfaconv.compare.statistics import ALPHA, MOST_SEEDS, Difference, Row, Verdict, sampling_error, seeds_needed
+from rfaconv.profiling.numbers import points, times
 
 _ORDER: tuple[Verdict, ...] = ("better", "within noise", "worse", "one seed")
 

@@ -9,13 +9,13 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rfaconv.compare import numbers
 from rfaconv.compare.conclusion import conclusion
 from rfaconv.compare.pictures import pictures
 from rfaconv.compare.records import as_csv, as_json, metric_names
 from rfaconv.compare.results import Comparison, ModelCost, Picture
 from rfaconv.compare.statistics import Row, summarise
 from rfaconv.files import write_text
+from rfaconv.profiling import numbers
 
 MACS_NOTE = "MACs are multiply-adds for one image: conv and linear layers, affine norm at 4 per element, pooling."
 TIME_NOTE = (

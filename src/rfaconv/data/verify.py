@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from typing import NamedTuple
 import PIL
 
 from rfaconv.data.decode import BrokenImageError, read_image
+from rfaconv.files import write_text
 
 Progress = Callable[[int, int], None]
 _CHUNK = 512
@@ -98,16 +99,6 @@ def _load(path: Path) -> dict[str, str] | None:
 
 
 def _store(path: Path, broken: dict[str, str]) -> None:
-    """Atomically; a cache that cannot be written only costs time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"broken": broken}, file)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError:
-        pass
+    """A cache that cannot be written only costs time."""
+    with suppress(OSError):
+        write_text(path, json.dumps({"broken": broken}))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rfaconv.errors import require
 from rfaconv.profiling.layers import LayerCost, geometric_means
 from rfaconv.profiling.models import ModelCost
+from rfaconv.profiling.numbers import amount, three_digits
 from rfaconv.profiling.timing import Ratio
 
 if TYPE_CHECKING:
@@ -42,8 +43,13 @@ def model_cells(costs: Mapping[str, ModelCost]) -> Cells:
     header = ("model", "params", "MACs", "infer ms", "infer", "train ms", "train", "memory MiB", "memory")
     rows = []
     for name, cost in costs.items():
-        row = [name, _amount(cost.params), _amount(cost.macs), _figure(cost.inference_ms), _ratio(cost.inference)]
-        row += [_figure(cost.training_ms), _ratio(cost.training), _figure(cost.memory_mb), _ratio(cost.memory)]
+        row = [name, amount(cost.params), amount(cost.macs), three_digits(cost.inference_ms), _ratio(cost.inference)]
+        row += [
+            three_digits(cost.training_ms),
+            _ratio(cost.training),
+            three_digits(cost.memory_mb),
+            _ratio(cost.memory),
+        ]
         rows.append(row)
     return Cells(header, [rows], 1)
 
@@ -54,8 +60,8 @@ def layer_cells(costs: Sequence[LayerCost]) -> Cells:
     groups: list[list[list[str]]] = []
     for shape in dict.fromkeys(cost.shape for cost in costs):
         here = [cost for cost in costs if cost.shape == shape]
-        base = [f"{_figure(here[0].conv2d_inference_ms)} ms", f"{_figure(here[0].conv2d_training_ms)} ms"]
-        groups.append([[str(shape), "Conv2d", *base, f"{_figure(here[0].conv2d_memory_mb)} MiB", "", "", ""]])
+        base = [f"{three_digits(here[0].conv2d_inference_ms)} ms", f"{three_digits(here[0].conv2d_training_ms)} ms"]
+        groups.append([[str(shape), "Conv2d", *base, f"{three_digits(here[0].conv2d_memory_mb)} MiB", "", "", ""]])
         for cost in here:
             ratios = [_ratio(cost.inference), _ratio(cost.training), _ratio(cost.memory)]
             plain = [_ratio(cost.plain_inference), _ratio(cost.plain_training), _ratio(cost.plain_memory)]
@@ -115,24 +121,11 @@ def _line(row: Sequence[str]) -> str:
     return f"| {' | '.join(escaped)} |"
 
 
-def _amount(count: int) -> str:
-    """A number of parameters or multiply-adds: "11.7 M"."""
-    for unit, name in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
-        if count >= unit:
-            return f"{_figure(count / unit)} {name}"
-    return str(count)
-
-
-def _figure(value: float) -> str:
-    """Three digits, or all before the point."""
-    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}"
-
-
 def _ratio(value: Ratio | float | None) -> str:
     """ "1.05x (1.03-1.08)"; without a spread "1.05x"; nothing for None."""
     if value is None:
         return ""
     if not isinstance(value, Ratio):
-        return f"{_figure(value)}x"
-    spread = "" if value.low == value.high else f" ({_figure(value.low)}-{_figure(value.high)})"
-    return f"{_figure(value.median)}x{spread}"
+        return f"{three_digits(value)}x"
+    spread = "" if value.low == value.high else f" ({three_digits(value.low)}-{three_digits(value.high)})"
+    return f"{three_digits(value.median)}x{spread}"

@@ -5,7 +5,7 @@ Minus signs are plain hyphens, so that a terminal without Unicode prints them to
 
 from __future__ import annotations
 
-from rfaconv.compare.results import Ratio
+from rfaconv.profiling.timing import Ratio
 
 MISSING = "n/a"
 
@@ -32,30 +32,30 @@ def amount(count: float) -> str:
     """A number of parameters or multiply-adds: "0.31 M", "10.2 M", "1.82 G"."""
     for unit, name, least in ((1e9, "G", 0.9995e9), (1e6, "M", 1e5), (1e3, "k", 1e3)):
         if count >= least:
-            return f"{_three_digits(count / unit)} {name}"
+            return f"{three_digits(count / unit)} {name}"
     return f"{count:.0f}"
 
 
 def times(ratio: Ratio | None) -> str:
     """A ratio's median: "1.05x"; "n/a" where it was not measured."""
-    return MISSING if ratio is None else f"{_three_digits(ratio.median)}x"
+    return MISSING if ratio is None else f"{three_digits(ratio.median)}x"
 
 
 def quartiles(ratio: Ratio | None) -> str:
     """A ratio's quartiles: "1.03 to 1.08"; nothing where there is no spread to show."""
     if ratio is None or ratio.low == ratio.high:
         return ""
-    return f"{_three_digits(ratio.low)} to {_three_digits(ratio.high)}"
+    return f"{three_digits(ratio.low)} to {three_digits(ratio.high)}"
 
 
 def milliseconds(value: float) -> str:
     """A duration given in milliseconds: "3.21 ms"."""
-    return f"{_three_digits(value)} ms"
+    return f"{three_digits(value)} ms"
 
 
 def mebibytes(value: float) -> str:
     """A size given in MiB: "812 MiB"."""
-    return f"{_three_digits(value)} MiB"
+    return f"{three_digits(value)} MiB"
 
 
 def duration(seconds: float) -> str:
@@ -68,6 +68,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def _three_digits(value: float) -> str:
+def three_digits(value: float) -> str:
+    """Three digits, or all before the point: "1.05", "10.2", "812"."""
     decimals = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
     return f"{value:.{decimals}f}"
