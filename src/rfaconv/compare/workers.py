@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from queue import Empty
@@ -62,6 +63,11 @@ def run_all(
                 _forward(queue, report)
                 for future in done:
                     yield waiting.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "A training process was ended from outside, perhaps for lack of memory; run the same command again, "
+                "with --jobs 1 if it happens again."
+            ) from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():

@@ -77,7 +77,8 @@ class ReceptiveFieldConv2d(ConvLayer):
 class RFAConv(ReceptiveFieldConv2d):
     """Receptive-field attention convolution: a softmax over the taps of each receptive field. Short name `rfa`.
 
-    Computed by `rfaconv.ops.rfa_conv2d`; the attribute `backend` names who computes it (None: the process's choice).
+    Computed by `rfaconv.ops.rfa_conv2d`; the attribute `backend` names who computes it (None: the first that can).
+    Inside `rfaconv.ops.use_backend` that choice goes before it.
     """
 
     backend: str | None = None
@@ -107,7 +108,8 @@ class RFAConv(ReceptiveFieldConv2d):
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
-            backend=self.backend,
+            # The process's choice, where there is one, is for the layers too: a benchmark or a counter relies on it.
+            backend=self.backend if preferred_backend() == "auto" else None,
         )
 
 

@@ -55,7 +55,10 @@ def preferred_backend() -> str:
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Compute every call inside the block that names no backend with `name` (for the whole process, not a thread)."""
+    """Compute with `name` inside the block: all layers, and every call that names no backend of its own.
+
+    For the whole process, not a thread.
+    """
     global _preferred
     _known(name)
     previous, _preferred = _preferred, name
