@@ -156,32 +156,43 @@ def accuracies(out: Path) -> list[Any]:
     ]
 
 
-def kill_in_the_middle(command: list[str], cwd: Path, out: Path) -> None:
-    """SIGKILL the comparison once a checkpoint of a run lies there, so in the middle of a training."""
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def stop_in_the_middle(command: list[str], cwd: Path, out: Path, how: signal.Signals) -> subprocess.Popen[str]:
+    """Send the comparison a signal once a checkpoint of a run lies there, so in the middle of a training."""
+    process = subprocess.Popen(
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     deadline = time.monotonic() + 120
     while not list(out.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
-        assert process.poll() is None, "the comparison ended before it could be killed"
+        assert process.poll() is None, "the comparison ended before it could be stopped"
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    if how == signal.SIGKILL:
+        process.send_signal(how)
+    else:
+        os.killpg(process.pid, how)  # as a terminal does
+    process.wait(timeout=30)
     assert list(out.glob("runs/*/last.ckpt"))
     assert not (out / "report.json").exists()
+    return process
+
+
+def comparison(tmp_path: Path, jobs: str) -> list[str]:
+    """The arguments of a short comparison on files, with a layer of the user's own."""
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    folder_of_images(tmp_path / "clothes", per_class=100)
+    return [
+        "compare", "--data", "clothes", "--model", "resnet10s", "--convs", "rfa,rfidle", "--plugin", "mine.py",
+        "--seeds", "2", "--jobs", jobs, "--epochs", "3", "--set", "image_size=32", "--accelerator", "cpu",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_killed_comparison_ends_with_the_same_table(jobs: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(PLUGIN)
-    folder_of_images(tmp_path / "clothes", per_class=100)
-    options = [
-        "compare", "--data", "clothes", "--model", "resnet10s", "--convs", "rfa,rfidle", "--plugin", "mine.py",
-        "--seeds", "2", "--jobs", jobs, "--epochs", "3", "--set", "image_size=32", "--accelerator", "cpu",
-    ]  # fmt: skip
+    options = comparison(tmp_path, jobs)
     whole = rfaconv(*options, "--out", "whole", cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
     assert "Report: whole/report.html" in whole.stdout
     command = [sys.executable, "-m", "rfaconv", *options, "--out", "killed"]
-    kill_in_the_middle(command, tmp_path, tmp_path / "killed")
+    stop_in_the_middle(command, tmp_path, tmp_path / "killed", signal.SIGKILL)
     again = rfaconv(*options, "--out", "killed", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert accuracies(tmp_path / "killed") == accuracies(tmp_path / "whole")
@@ -192,3 +203,15 @@ def test_a_killed_comparison_ends_with_the_same_table(jobs: str, tmp_path: Path)
     other = rfaconv(*options, "--seeds", "3", "--out", "killed", cwd=tmp_path)
     assert other.returncode == 2
     assert "holds another run: seeds is [0, 1] there and [0, 1, 2] here" in other.stderr
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_ctrl_c_stops_at_once_and_says_what_to_do(jobs: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "rfaconv", *comparison(tmp_path, jobs), "--out", "stopped"]
+    process = stop_in_the_middle(command, tmp_path, tmp_path / "stopped", signal.SIGINT)
+    output, errors = process.communicate()
+    assert process.returncode == 130
+    assert "Stopped; the same command goes on where it was." in output
+    assert "Traceback" not in errors
+    with pytest.raises(ProcessLookupError):  # nobody of the group is left
+        os.killpg(process.pid, 0)

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -44,6 +45,9 @@ class Live:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bars.stop()
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self.console.print("Stopped; the same command goes on where it was.")
+            raise typer.Exit(130)
 
     def progress(self, run: Run, progress: FitProgress) -> None:
         conv, seed = run

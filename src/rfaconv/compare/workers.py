@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from queue import Empty
@@ -54,9 +56,10 @@ def run_all(
     queue = context.Queue()
     threads = max(1, torch.get_num_threads() // jobs)
     with ProcessPoolExecutor(jobs, context, _start_worker, (queue, threads, tuple(plugins))) as pool:
-        waiting: dict[Future[RunResult], Run] = {
-            pool.submit(_train, task, conv, seed, folder(conv, seed)): (conv, seed) for conv, seed in runs
-        }
+        with _ignoring_interrupts():
+            waiting: dict[Future[RunResult], Run] = {
+                pool.submit(_train, task, conv, seed, folder(conv, seed)): (conv, seed) for conv, seed in runs
+            }
         try:
             while waiting:
                 done, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
@@ -71,7 +74,7 @@ def run_all(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()  # Lightning takes a mere SIGTERM as a wish; every file is whole at any moment
             raise
 
 
@@ -94,6 +97,19 @@ def _forward(queue: Any, report: Report | None) -> None:
             return
         if report is not None:
             report(run, progress)
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes started inside the block never hear Ctrl-C, which a terminal sends to all; their parent ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _start_worker(queue: Any, threads: int, plugins: tuple[str, ...]) -> None:

@@ -101,11 +101,11 @@ def fit(
     module = Classifier(job.record.build(), job.recipe, len(job.data.classes), job.seed)
     trainer = _trainer(job, run_dir, machine, report, tensorboard)
     checkpoint = run_dir / "last.ckpt"
-    trainer.fit(
-        module,
-        datamodule=Loaders(job.data, job.recipe, job.seed, machine.workers),
-        ckpt_path=checkpoint if checkpoint.exists() else None,
-    )
+    loaders = Loaders(job.data, job.recipe, job.seed, machine.workers)
+    try:
+        trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint if checkpoint.exists() else None)
+    except SystemExit as stop:  # Lightning makes an exit of Ctrl-C, which is for the caller to decide
+        raise KeyboardInterrupt from stop
     evaluation = evaluate(
         module.model, job.record, job.data, batch_size=job.recipe.batch_size, device=trainer.strategy.root_device
     )
