@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rfaconv import UserError
-from rfaconv.ops import Backend, backends, dispatch, register_backend, rfa_conv2d, use_backend
+from rfaconv.ops import Backend, backends, composed, dispatch, register_backend, rfa_conv2d, use_backend
 
 
 def arguments(seed: int, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
@@ -65,6 +65,18 @@ def test_backend_equals_reference(backend: str, first: int) -> None:
         if call["training"] and call["input"].shape[0] == 1:
             call["training"] = False  # one value a channel is an error, as in torch
         torch.testing.assert_close(run(backend, call), run("reference", call), rtol=1e-7, atol=1e-7, msg=f"seed {seed}")
+
+
+@pytest.mark.parametrize("part", [1, 500, 10**9])
+def test_inference_in_parts_equals_the_whole(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composed, "PART", part)
+    for seed in range(30):
+        call = {**arguments(seed), "training": False}
+        call["input"] = torch.cat([call["input"]] * 3)
+        call["input"][1:] *= 0.7
+        with torch.no_grad():
+            ours, plain = (rfa_conv2d(**call, backend=backend) for backend in ("torch", "reference"))
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9, msg=f"seed {seed}")
 
 
 def test_without_running_statistics_the_batchs_are_used() -> None:

@@ -24,15 +24,25 @@ def generate(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
     Returns:
         [B, C, kh, kw, h, w].
     """
+    if bias is None and _prefers_patches(x, weight, window):
+        return generate_by_patches(x, weight, window)
+    return generate_by_convolution(x, weight, bias, window)
+
+
+def generate_by_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
+    """`generate` as one depthwise convolution."""
     kernel_size, stride, padding, dilation = window
-    channels = x.shape[1]
-    if _prefers_patches(x, weight, window) and bias is None:
-        patches = F.unfold(x, kernel_size, dilation, padding, stride).unflatten(1, (channels, window.taps))
-        features = torch.matmul(weight.view(channels, window.taps, window.taps), patches)
-        height, width = output_size(x, window)
-        return features.unflatten(3, (height, width)).unflatten(2, kernel_size)
-    features = F.conv2d(x, weight, bias, stride, padding, dilation, groups=channels)
-    return features.unflatten(1, (channels, *kernel_size))
+    features = F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
+    return features.unflatten(1, (x.shape[1], *kernel_size))
+
+
+def generate_by_patches(x: Tensor, weight: Tensor, window: Window) -> Tensor:
+    """`generate` as patches and a product of small matrices for each channel."""
+    kernel_size, stride, padding, dilation = window
+    channels, taps = x.shape[1], window.taps
+    patches = F.unfold(x, kernel_size, dilation, padding, stride).unflatten(1, (channels, taps))
+    features = torch.matmul(weight.view(channels, taps, taps), patches)
+    return features.unflatten(3, output_size(x, window)).unflatten(2, kernel_size)
 
 
 def output_size(x: Tensor, window: Window) -> tuple[int, int]:
@@ -47,7 +57,8 @@ def output_size(x: Tensor, window: Window) -> tuple[int, int]:
 def _prefers_patches(x: Tensor, weight: Tensor, window: Window) -> bool:
     """Where patches and a batched product beat the depthwise convolution: training with a stride on the CPU.
 
-    There the backward of a strided depthwise convolution takes 1.5 to 5 times as long (docs/benchmarks.md).
+    There a strided depthwise convolution, forward and backward, takes 1.4 to 3 times as long
+    (benchmarks/strided_features.py, docs/benchmarks.md).
     """
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     return learns and x.device.type == "cpu" and max(window.stride) > 1 and x.numel() > 0
