@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,13 +33,11 @@ def main() -> None:
         window = Window((3, 3), (stride, stride), (1, 1))
         x = torch.randn(batch, channels, size, size, requires_grad=True)
         weight = torch.randn(channels * 9, 1, 3, 3, requires_grad=True)
-        times = alternate(
-            {
-                "convolution": step(lambda x, w, win=window: generate_by_convolution(x, w, None, win), x, weight),
-                "patches": step(lambda x, w, win=window: generate_by_patches(x, w, win), x, weight),
-            },
-            rounds=15,
-        )
+        calls = {
+            "convolution": step(partial(generate_by_convolution, bias=None, window=window), x, weight),
+            "patches": step(partial(generate_by_patches, window=window), x, weight),
+        }
+        times = alternate(calls, rounds=15)
         found = ratio(times["patches"], times["convolution"])
         name = f"{batch} x {channels} x {size}, {stride}"
         median = 1000 * statistics.median(times["convolution"])
