@@ -22,9 +22,7 @@ def command() -> None:
         console.print(f"{name:<14} {value}", highlight=False, markup=False)
     console.print("\nconvolutions", style="bold")
     for name in conv_names():
-        made = conv_factory(name)
-        summary = (made.__doc__ or "").strip().splitlines()[0] if isinstance(made, type) else "registered by you"
-        console.print(f"  {name:<8} {summary}", highlight=False, markup=False)
+        console.print(f"  {name:<10} {getattr(conv_factory(name), '__name__', 'of your own')}", highlight=False)
     console.print("\nmodels", style="bold")
     console.print(f"  {', '.join(model_names())}", highlight=False)
     console.print("\nrecipes", style="bold")
