@@ -1,0 +1,26 @@
+"""The README's Python runs, each block as a program of its own."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
+def test_block_runs(block: str) -> None:
+    program = block if "import rfaconv" in block or "from rfaconv" in block else f"import rfaconv\n{block}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for promised in re.findall(r"print\(.*#\s*(.*)", block):
+        assert promised in done.stdout
+
+
+def test_there_are_blocks() -> None:
+    assert len(BLOCKS) >= 4
