@@ -27,7 +27,6 @@ PUBLISHED = {
     ("resnet34", "ca"): (3.68, 21.91),
     ("resnet34", "rfa"): (3.84, 22.16),
 }
-# The same rows to three decimals, added up by hand from the layers' formulas (see parameters_by_hand).
 LAYERS = ["conv", "rf", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca"]
 
 
