@@ -50,7 +50,7 @@ def compared(scores: dict[str, list[float]], higher_is_better: bool = True, test
 
 
 def sentences(*args: object, **kwargs: object) -> list[str]:
-    comparison = compared(*args, **kwargs)  # type: ignore[arg-type]
+    comparison = compared(*args, **kwargs)
     return conclusion(comparison, summarise(comparison))
 
 
@@ -168,7 +168,7 @@ def test_power_is_that_of_the_noncentral_t(effect: float, seeds: int, alpha: flo
 def test_seeds_needed_at_the_ends() -> None:
     assert seeds_needed([-1.0, 1.0]) is None
     assert seeds_needed([0.5, 0.5001]) == 2
-    assert seeds_needed([0.0, 1.0, 2.0], alpha=0.005) > seeds_needed([0.0, 1.0, 2.0])  # type: ignore[operator]
+    assert seeds_needed([0.0, 1.0, 2.0], alpha=0.005) > seeds_needed([0.0, 1.0, 2.0])
 
 
 @pytest.mark.parametrize(("fraction", "images"), [(0.88, 2000), (1.0, 50), (0.0, 50), (0.5, 1)])
@@ -185,7 +185,7 @@ def test_verdicts_know_the_better_side(higher_is_better: bool) -> None:
     assert [row.verdict for row in rows] == ["baseline", "better" if higher_is_better else "worse", "within noise"]
     assert rows[0].difference is None
     assert rows[0].adjusted_p is None
-    assert [rows[1].adjusted_p, rows[2].adjusted_p] == holm([rows[1].difference.p, rows[2].difference.p])  # type: ignore[union-attr, list-item]
+    assert [rows[1].adjusted_p, rows[2].adjusted_p] == holm([rows[1].difference.p, rows[2].difference.p])
 
 
 def test_a_verdict_needs_the_adjusted_p() -> None:
@@ -198,7 +198,7 @@ def test_a_verdict_needs_the_adjusted_p() -> None:
     assert rows[1].verdict == "within noise"
     assert rows[1].difference is not None
     assert rows[1].difference.p is not None
-    assert rows[1].difference.p < 0.05 < rows[1].adjusted_p  # type: ignore[operator]
+    assert rows[1].difference.p < 0.05 < rows[1].adjusted_p
     (sentence,) = [text for text in conclusion(comparison, rows) if "of rf " in text]
     assert "without zero, but p = " in sentence
 

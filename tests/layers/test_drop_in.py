@@ -203,7 +203,7 @@ def test_an_attention_of_ones_own_gets_both_columns() -> None:
 
 def test_an_attention_that_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match="attention must make a torch module"):
-        ReceptiveFieldConv2d(4, 4, attention=lambda channels: channels)  # type: ignore[arg-type,return-value]
+        ReceptiveFieldConv2d(4, 4, attention=lambda channels: channels)
 
 
 @every_layer

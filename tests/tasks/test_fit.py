@@ -108,7 +108,7 @@ def test_workers_change_nothing(data: ClassificationData, recipe: Recipe, tmp_pa
     assert alone.metrics == helped.metrics
 
 
-def test_every_convolution_sees_the_same_batches(data: ClassificationData, recipe: Recipe) -> None:
+def test_batches_depend_on_the_seed_alone(data: ClassificationData, recipe: Recipe) -> None:
     from rfaconv.tasks.classify.loaders import Loaders
 
     torch.manual_seed(5)

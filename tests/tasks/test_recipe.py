@@ -43,8 +43,10 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         (MINIMAL + "nesterov: 3", "nesterov must be bool, got 3"),
         (MINIMAL + "weight_decay: small", "weight_decay must be float, got 'small'"),
         (MINIMAL + "milestones: 30", "milestones must be a list of int, got 30"),
+        (MINIMAL.replace("lr: 0.1", "lr: .nan"), "lr must be finite and at least 0, got nan"),
+        (MINIMAL.replace("lr: 0.1", "lr: .inf"), "lr must be finite and at least 0, got inf"),
         (MINIMAL + "ema_decay: 2", "ema_decay must lie between 0 and 1"),
-        (MINIMAL.replace("epochs: 2", "epochs: 0"), "epochs must be at least 1, got 0"),
+        (MINIMAL.replace("epochs: 2", "epochs: 0"), "epochs must be finite and at least 1, got 0"),
         (MINIMAL.replace("epochs: 2", "epochs: 2.5"), "epochs must be int, got 2.5"),
         ("epochs: 2", "lacks batch_size, augment, eval_transform, lr"),
         ("- epochs", "must be a list of 'name: value' lines"),
@@ -61,9 +63,15 @@ def test_settings() -> None:
     assert parse_setting("lr=1e-2") == ("lr", 0.01)
     assert parse_setting("milestones=[3, 5]") == ("milestones", (3, 5))
     assert parse_setting("gradient_clip=null") == ("gradient_clip", None)
-    for wrong in ("lr", "lr=fast", "nothing=1"):
+    for wrong in ("lr", "lr=fast", "nothing=1", "lr=["):
         with pytest.raises(UserError):
             parse_setting(wrong)
+
+
+def test_unreadable_recipes_are_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"epochs: 2 # \xe9\n")
+    with pytest.raises(UserError, match="cannot be read as text"):
+        load_recipe(str(tmp_path / "latin.yaml"))
 
 
 def test_missing_recipes_are_named() -> None:

@@ -48,7 +48,6 @@ def run_all(
         report: called with the progress of each.
     """
     if jobs == 1:
-        keep_freed_memory()
         for run in runs:
             yield run, task.fit(*run, folder(*run), _reporter(report, run))
         return

@@ -63,7 +63,8 @@ def _find_splits(base: Path) -> tuple[str | None, str | None]:
     if train and val:
         return train, val
     # A class may be called "train" (next to "car") or "test": alone, a split is one only if it holds folders.
-    return tuple(name if name and subfolders(base / name) else None for name in (train, val))  # type: ignore[return-value]
+    train_folders = train if train and subfolders(base / train) else None
+    return train_folders, val if val and subfolders(base / val) else None
 
 
 def _one_folder(root: Path) -> Listing:

@@ -60,8 +60,8 @@ class Recipe:
             if getattr(self, name) not in known:
                 unknown_name(f"{name} of the recipe", str(getattr(self, name)), known)
         for name, least in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("warmup_epochs", 0), ("weight_decay", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"The recipe's {name} must be at least {least}, got {getattr(self, name)}.")
+            if not least <= getattr(self, name) < float("inf"):  # so written that nan is refused too
+                raise UserError(f"The recipe's {name} must be finite and at least {least}, got {getattr(self, name)}.")
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise UserError(f"The recipe's ema_decay must lie between 0 and 1, got {self.ema_decay}.")
 
@@ -85,7 +85,10 @@ def load_recipe(name: str) -> Recipe:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"There is no recipe file '{name}'; recipes by name: {', '.join(recipe_names())}.")
-        text = path.read_text("utf-8")
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"The recipe '{name}' cannot be read as text: {error}.") from error
     elif name in recipe_names():
         text = (resources.files("rfaconv.tasks") / "recipes" / f"{name}.yaml").read_text("utf-8")
     else:
@@ -114,7 +117,11 @@ def parse_setting(setting: str) -> tuple[str, Any]:
     name, equals, value = setting.partition("=")
     if not equals:
         raise UserError(f"--set takes name=value, e.g. --set lr=0.05; got '{setting}'.")
-    return name.strip(), _checked(name.strip(), yaml.safe_load(value))
+    try:
+        found = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {name}: '{value}' is no valid value.") from error
+    return name.strip(), _checked(name.strip(), found)
 
 
 def _checked(name: str, value: Any) -> Any:
