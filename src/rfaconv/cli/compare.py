@@ -32,7 +32,8 @@ def command(
         Path | None, typer.Option(metavar="DIR", help="Default: a folder under runs/ of its own for each comparison.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Trainings at a time; default: one a core for small images on a CPU, else 1.")
+        int | None,
+        typer.Option(min=1, help="Trainings at a time; default: one a core for small images on a CPU, else 1."),
     ] = None,
     channels: options.ChannelsOption = None,
     skip_broken: options.SkipBrokenOption = False,
