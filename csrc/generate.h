@@ -1,0 +1,149 @@
+// From patches to weighed features: the operand of the contraction, made in registers.
+//
+// TAPS is the number of taps where it is known when this is compiled (9), so that all of them stay in registers; 0 stands
+// for any number, in chunks of 8.
+#pragma once
+
+#include "simd.h"
+#include "tile.h"
+
+namespace rfa {
+namespace RFA_ISA {
+
+constexpr float LOG2_E = 1.4426950408889634f, LN_2 = 0.6931471805599453f;
+
+template <int TAPS>
+constexpr int chunk = TAPS ? TAPS : 8;
+template <int TAPS>
+constexpr int most_taps = TAPS ? TAPS : MAX_TAPS;
+
+// How many taps there are, as a type: a constant where it is one.
+template <int TAPS>
+struct TapCount {
+  TapCount(int) {}
+  constexpr operator int() const { return TAPS; }
+};
+template <>
+struct TapCount<0> {
+  int taps;
+  TapCount(int count) : taps(count) {}
+  operator int() const { return taps; }
+};
+
+static RFA_INLINE int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+static RFA_INLINE int padded_taps(int taps) { return taps == 9 ? 9 : int(round_up(taps, 8)); }
+
+// The constants of one channel, prepared once a call: the batch norm is folded into the depthwise filters, and the
+// attention weight takes log2(e) / T, so that 2^x of it times the sum of the patch is exp of it times the mean.
+struct Coefficients {
+  const float* bias;       // [T]
+  const float* attention;  // [T]
+  const float* by_input;   // [input tap, feature tap]
+  const float* by_feature; // [feature tap, input tap]
+  float largest, least;    // of `attention`
+
+  Coefficients(const float* all, int64_t channel, int taps) {
+    const int padded = padded_taps(taps);
+    const float* at = all + channel * floats(taps);
+    largest = at[0];
+    least = at[1];
+    bias = at + 2;
+    attention = bias + padded;
+    by_input = attention + padded;
+    by_feature = by_input + taps * padded;
+  }
+
+  static int64_t floats(int taps) { return round_up(2 + 2 * padded_taps(taps) * (1 + taps), 16); }
+
+  static void fold(const float* feature_weight, const float* attention_weight, const double* scale,
+                   const double* offset, int64_t channels, int taps, float* all) {
+    const int padded = padded_taps(taps);
+    std::memset(all, 0, sizeof(float) * channels * floats(taps));
+    for (int64_t c = 0; c < channels; ++c) {
+      float* at = all + c * floats(taps);
+      float* attention = at + 2 + padded;
+      float* by_input = attention + padded;
+      float* by_feature = by_input + taps * padded;
+      for (int t = 0, T = taps; t < T; ++t) {
+        at[2 + t] = float(offset[c * taps + t]);
+        if (attention_weight) {
+          attention[t] = float(attention_weight[c * taps + t] * (1.4426950408889634 / taps));
+          if (t == 0 || attention[t] > at[0]) at[0] = attention[t];
+          if (t == 0 || attention[t] < at[1]) at[1] = attention[t];
+        }
+        const float* filter = feature_weight + (c * taps + t) * taps;
+        for (int s = 0, T = taps; s < T; ++s) {
+          const float weight = float(filter[s] * scale[c * taps + t]);
+          by_input[s * padded + t] = weight;
+          by_feature[t * padded + s] = weight;
+        }
+      }
+    }
+  }
+};
+
+// result[t] = start[t] + the sum over s of matrix[s, t] * input[s], for all t; `sum` gains the sum of input.
+template <int TAPS>
+static RFA_INLINE void apply(const float* matrix, const float* start, TapCount<TAPS> taps, const Vec* input, Vec* result, Vec* sum) {
+  constexpr int CHUNK = chunk<TAPS>;
+  const int padded = padded_taps(taps);
+  for (int first = 0; first < padded; first += CHUNK) {
+    Vec part[CHUNK];
+#pragma GCC unroll 9
+    for (int t = 0; t < CHUNK; ++t) part[t] = splat(start[first + t]);
+#pragma GCC unroll 9
+    for (int s = 0, T = taps; s < T; ++s) {
+      const float* row = matrix + s * padded + first;
+#pragma GCC unroll 9
+      for (int t = 0; t < CHUNK; ++t) part[t] = fma(row[t], input[s], part[t]);
+    }
+#pragma GCC unroll 9
+    for (int t = 0; t < CHUNK; ++t) result[first + t] = part[t];
+  }
+  if (sum) {
+#pragma GCC unroll 9
+    for (int s = 0, T = taps; s < T; ++s) *sum += input[s];
+  }
+}
+
+// The features of a vector of pixels, after the ReLU, and the sum of each patch.
+template <int TAPS>
+static RFA_INLINE void features(const Coefficients& k, TapCount<TAPS> taps, const Vec* patch, Vec* feature, Vec* sum) {
+  apply<TAPS>(k.by_input, k.bias, taps, patch, feature, sum);
+#pragma GCC unroll 9
+  for (int t = 0, T = taps; t < T; ++t) feature[t] = relu(feature[t]);
+}
+
+// share[t] = softmax over t of attention_weight[t] * mean. The largest logit is at one end of the weights: no search.
+template <int TAPS>
+static RFA_INLINE void softmax(const Coefficients& k, TapCount<TAPS> taps, Vec sum, Vec* share) {
+  const Vec top = max(sum * k.largest, sum * k.least);
+  Vec total = {};
+#pragma GCC unroll 9
+  for (int t = 0, T = taps; t < T; ++t) {
+    share[t] = exp2(fma(k.attention[t], sum, -top));
+    total += share[t];
+  }
+  const Vec inverse = 1.0f / total;
+#pragma GCC unroll 9
+  for (int t = 0, T = taps; t < T; ++t) share[t] *= inverse;
+}
+
+template <int TAPS>
+static RFA_INLINE void load_patch(const Tile& tile, const float* rows, int v, TapCount<TAPS> taps, Vec* patch) {
+  const Tile::Span* span = tile.spans + tile.span_begin[v];
+  if (span->lanes == ALL_LANES) {
+#pragma GCC unroll 9
+    for (int t = 0, T = taps; t < T; ++t) patch[t] = load(rows + tile.tap_offset[t] + span->base);
+    return;
+  }
+#pragma GCC unroll 9
+  for (int t = 0, T = taps; t < T; ++t) patch[t] = Vec{};
+  for (const Tile::Span* end = tile.spans + tile.span_begin[v + 1]; span < end; ++span)
+#pragma GCC unroll 9
+    for (int t = 0, T = taps; t < T; ++t)
+      patch[t] = load_lanes(patch[t], span->lanes, rows + tile.tap_offset[t] + span->base);
+}
+
+}  // namespace RFA_ISA
+}  // namespace rfa
