@@ -11,7 +11,7 @@
 namespace rfa {
 namespace RFA_ISA {
 
-constexpr int TILE_PIXELS = 192;
+constexpr int TILE_PIXELS = 208;
 constexpr int TILE_VECTORS = TILE_PIXELS / LANES;
 constexpr int MAX_TAPS = 128;    // ops/cpu.py declines more
 constexpr int MAX_PHASES = 32;   // and a larger stride
