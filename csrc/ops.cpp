@@ -274,6 +274,13 @@ Tensor as_floats(const std::vector<double>& values) {
 
 // ---- Operators -----------------------------------------------------------------------------------------------------
 
+// grad_x gains fold(alpha - q patch).
+void add_correction(const Tensor& x, const Shape& s, const Tensor& alpha, const Tensor& q, const Tensor& grad_x) {
+  const CorrectionArgs args = {s, map_of(x), mutable_map_of(grad_x), floats(alpha), floats(q)};
+  const int64_t tasks = at_most(threads(), s.channels);
+  run(tasks, chosen->rows_scratch(s), [&](int64_t n, float* scratch) { chosen->correct(args, scratch, n, tasks); });
+}
+
 // Sums over all patches of x of the taps and of their products, [C, T + T*T] in double.
 Tensor patch_moments(const Tensor& x, std::vector<int64_t> window) {
   const Shape s = shape_of(x, window, 1, 1);
@@ -283,6 +290,27 @@ Tensor patch_moments(const Tensor& x, std::vector<int64_t> window) {
   if (s.pixels() == 0) return result;
   run(tasks, chosen->rows_scratch(s), [&](int64_t n, float* scratch) { chosen->moments(args, scratch, n, tasks); });
   return result;
+}
+
+// The gradient of x from that of its moments. A product's share goes to both its factors.
+Tensor patch_moments_backward(const Tensor& grad_, const Tensor& x, std::vector<int64_t> window) {
+  const Shape s = shape_of(x, window, 1, 1);
+  const int64_t c = s.channels, t = s.taps();
+  const Tensor grad = dense(grad_, "grad", {c, t + t * t}, ScalarType::Double);
+  const Tensor grad_x = empty_map(s.batch, c, s.height, s.width, channels_last(x));
+  std::memset(grad_x.data_ptr(), 0, sizeof(float) * grad_x.numel());
+  if (s.pixels() == 0) return grad_x;
+  const Tensor alpha = empty({c, t}), q = empty({c, t, t});
+  for (int64_t channel = 0; channel < c; ++channel) {
+    const double *first = doubles(grad) + channel * (t + t * t), *second = first + t;
+    for (int64_t r = 0; r < t; ++r) {
+      mutable_floats(alpha)[channel * t + r] = float(first[r]);
+      for (int64_t u = 0; u < t; ++u)
+        mutable_floats(q)[(channel * t + r) * t + u] = float(-second[r * t + u] - second[u * t + r]);
+    }
+  }
+  add_correction(x, s, alpha, q, grad_x);
+  return grad_x;
 }
 
 Tensor contract_features(const Tensor& x, const Shape& s, const Tensor& coefficients, const Tensor& weight,
@@ -477,11 +505,7 @@ std::tuple<Tensor, Tensor, Tensor> norm_backward(Tensor grad_x, const Tensor& x,
       }
     }
   });
-  if (corrects) {
-    const CorrectionArgs args = {s, map_of(x), mutable_map_of(grad_x), floats(alpha), floats(q)};
-    const int64_t tasks = at_most(threads(), channels);
-    run(tasks, chosen->rows_scratch(s), [&](int64_t n, float* scratch) { chosen->correct(args, scratch, n, tasks); });
-  }
+  if (corrects) add_correction(x, s, alpha, q, grad_x);
   return {grad_filter, grad_scale, grad_bias};
 }
 
@@ -538,6 +562,7 @@ Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, MaybeTensor
 
 STABLE_TORCH_LIBRARY(rfaconv, m) {
   m.def("patch_moments(Tensor input, int[] window) -> Tensor");
+  m.def("patch_moments_backward(Tensor grad, Tensor input, int[] window) -> Tensor");
   m.def(
       "rfa(Tensor input, Tensor feature_weight, Tensor attention_weight, Tensor weight, Tensor? bias, Tensor? norm_weight, "
       "Tensor? norm_bias, Tensor? mean, Tensor? var, Tensor? moments, int count, float eps, int[] window, int groups, "
@@ -560,6 +585,7 @@ STABLE_TORCH_LIBRARY(rfaconv, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(rfaconv, CPU, m) {
   m.impl("patch_moments", TORCH_BOX(&patch_moments));
+  m.impl("patch_moments_backward", TORCH_BOX(&patch_moments_backward));
   m.impl("rfa", TORCH_BOX(&rfa_forward));
   m.impl("rfa_backward", TORCH_BOX(&rfa_backward));
   m.impl("norm_backward", TORCH_BOX(&norm_backward));

@@ -117,7 +117,7 @@ def test_nan_and_inf_pass_through_as_in_the_reference() -> None:
 
 def test_a_backend_can_decline_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_backends", dict(dispatch._backends))
-    picky = Backend("picky", lambda call: call.input, "says no", lambda call: "it takes nothing")
+    picky = Backend("picky", lambda call: call.input, lambda: "says no", lambda call: "it takes nothing")
     register_backend(picky)
     call = arguments(0)
     torch.testing.assert_close(rfa_conv2d(**call), rfa_conv2d(**call, backend="torch"))  # auto passes it over

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.window import Window
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class RFACall(NamedTuple):
@@ -26,6 +30,8 @@ class RFACall(NamedTuple):
     eps: float
     window: Window
     groups: int
+    epilogue: Epilogue = Epilogue()
+    process_group: ProcessGroup | None = None
 
     @property
     def batch_statistics(self) -> bool:

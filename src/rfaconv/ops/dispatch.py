@@ -14,6 +14,7 @@ from torch import Tensor
 from rfaconv.errors import UserError, unknown_name
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.composed import rfa_composed
+from rfaconv.ops.cpu import backend as cpu
 from rfaconv.ops.reference import rfa_reference
 
 
@@ -26,12 +27,14 @@ class Backend:
         run: computes the call; differentiable; updates the running statistics as F.batch_norm does.
         declines: why it cannot take a call, as a sentence, or None if it can.
         says: one line for `rfaconv info`.
+        takes_epilogue: whether `run` computes the call's epilogue; else that is done after it.
     """
 
     name: str
     run: Callable[[RFACall], Tensor]
-    says: str
+    says: Callable[[], str]
     declines: Callable[[RFACall], str | None] = lambda call: None
+    takes_epilogue: bool = False
 
 
 _backends: dict[str, Backend] = {}
@@ -77,7 +80,19 @@ def choose_backend(name: str | None, call: RFACall) -> Backend:
         if reason is not None:
             raise UserError(f"Backend '{name}' declines this call: {reason}")
         return _backends[name]
-    return next(backend for backend in backends() if backend.declines(call) is None)
+    reasons = {}
+    for backend in backends():
+        reason = backend.declines(call)
+        if reason is None:
+            return backend
+        reasons[backend.name] = reason
+    raise UserError(f"No backend takes this call: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}.")
+
+
+def takes(name: str | None, call: RFACall) -> bool:
+    """Whether the backend of that name (any of them for None and "auto") takes `call`."""
+    name = name or _preferred
+    return any(backend.declines(call) is None for backend in backends() if name in ("auto", backend.name))
 
 
 def _known(name: str) -> None:
@@ -85,5 +100,14 @@ def _known(name: str) -> None:
         unknown_name("backend", name, ["auto", *_backends])
 
 
-register_backend(Backend("reference", rfa_reference, "the paper's formula, step by step; any device and dtype"))
-register_backend(Backend("torch", rfa_composed, "PyTorch operators, no rearrangement, batch norm folded in eval"))
+def _no_group(call: RFACall) -> str | None:
+    return None if call.process_group is None else "it has no statistics over several processes"
+
+
+register_backend(
+    Backend("reference", rfa_reference, lambda: "the paper's formula, step by step; any device and dtype", _no_group)
+)
+register_backend(
+    Backend("torch", rfa_composed, lambda: "PyTorch operators, no rearrangement, batch norm folded in eval", _no_group)
+)
+register_backend(Backend("cpu", cpu.rfa_cpu, cpu.says, cpu.declines, takes_epilogue=True))

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.dispatch import choose_backend
+from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.window import IntPair, Window
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 def rfa_conv2d(
@@ -27,6 +33,8 @@ def rfa_conv2d(
     padding: IntPair = 0,
     dilation: IntPair = 1,
     groups: int = 1,
+    epilogue: Epilogue = Epilogue(),  # noqa: B008 (immutable)
+    process_group: ProcessGroup | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Convolve with an attention weight of its own for each tap of each receptive field.
@@ -49,6 +57,9 @@ def rfa_conv2d(
         momentum: of the running statistics; eps: added to the variance.
         stride, padding, dilation: int or (vertical, horizontal); padding is with zeros.
         groups: of the contraction; must divide C and O.
+        epilogue: what follows, act(out * scale + shift) for each output channel, for inference; computed together
+            where the backend can.
+        process_group: whose processes share the batch's statistics (SyncBatchNorm); None for this one alone.
         backend: a name from `rfaconv.ops.backends()`, "auto", or None for the one of `use_backend` (else "auto").
 
     Returns:
@@ -74,6 +85,9 @@ def rfa_conv2d(
         eps,
         window,
         groups,
+        epilogue,
+        process_group,
     )
     call.check()
-    return choose_backend(backend, call).run(call)
+    chosen = choose_backend(backend, call)
+    return chosen.run(call) if chosen.takes_epilogue else epilogue.apply(chosen.run(call))

@@ -1,0 +1,132 @@
+"""What PyTorch must know of the compiled operators without running them: the shapes of their results and their cost.
+
+`window` is everywhere kernel_size, stride, padding and dilation: eight numbers, each pair vertical first.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rfaconv.ops.window import Window
+
+
+def output_size(size: tuple[int, int], window: list[int]) -> tuple[int, int]:
+    """Height and width of the output from those of the input."""
+    height, width = (
+        (size[n] + 2 * window[4 + n] - window[6 + n] * (window[n] - 1) - 1) // window[2 + n] + 1 for n in (0, 1)
+    )
+    return height, width
+
+
+def flat(window: Window) -> list[int]:
+    """A window as the operators take it."""
+    return [number for pair in window for number in pair]
+
+
+def _map_like(x: Tensor, channels: Any, height: Any, width: Any) -> Tensor:
+    """What the kernels return for x: its batch, and channels last where x has them so."""
+    last = x.stride(1) == 1 and x.shape[1] > 1
+    return x.new_empty(
+        (x.shape[0], channels, height, width),
+        dtype=torch.float32,
+    ).to(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _fake_moments(x: Tensor, window: list[int]) -> Tensor:
+    taps = window[0] * window[1]
+    return x.new_empty((x.shape[1], taps + taps * taps), dtype=torch.float64)
+
+
+def _fake_moments_backward(grad: Tensor, x: Tensor, window: list[int]) -> Tensor:
+    return _map_like(x, *x.shape[1:])
+
+
+def _fake_rfa(x: Tensor, feature_weight: Tensor, attention_weight: Tensor, weight: Tensor, *rest: Any) -> Any:
+    moments, window = rest[5], rest[8]
+    count = 0 if moments is None else feature_weight.shape[0]
+    out = _map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
+    return out, x.new_empty(count, dtype=torch.float32), x.new_empty(count, dtype=torch.float32)
+
+
+def _fake_rfa_backward(
+    grad: Tensor, x: Tensor, feature_weight: Tensor, attention_weight: Tensor, weight: Tensor, *rest: Any
+) -> Any:
+    channels, taps = attention_weight.shape
+    return (
+        _map_like(x, *x.shape[1:]) if rest[-1] else x.new_empty(0),
+        torch.empty_like(attention_weight, memory_format=torch.contiguous_format),
+        torch.empty_like(weight, memory_format=torch.contiguous_format),
+        x.new_empty((channels, taps), dtype=torch.float64),
+        x.new_empty((channels, taps, taps), dtype=torch.float64),
+    )
+
+
+def _fake_norm_backward(grad_x: Tensor, x: Tensor, feature_weight: Tensor, *rest: Any) -> Any:
+    count = feature_weight.shape[0]
+    return torch.empty_like(feature_weight), feature_weight.new_empty(count), feature_weight.new_empty(count)
+
+
+def _fake_survey(x: Tensor, *rest: Any) -> Any:
+    window, kind = rest[-2:]
+    height, width = output_size((x.shape[2], x.shape[3]), window)
+    if kind == 2:
+        lines = [(x.shape[0], x.shape[1], window[0], height), (x.shape[0], x.shape[1], window[1], width)]
+        return x.new_empty(lines[0]), x.new_empty(lines[1])
+    shape = (x.shape[0], window[0] * window[1], height, width)
+    return x.new_empty(shape), x.new_empty(shape)
+
+
+def _fake_contract(x: Tensor, *rest: Any) -> Tensor:
+    weight, window = rest[8], rest[10]
+    return _map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
+
+
+def register() -> None:
+    """Tell PyTorch, once the operators are loaded."""
+    fakes: dict[str, Callable[..., Any]] = {
+        "patch_moments": _fake_moments,
+        "patch_moments_backward": _fake_moments_backward,
+        "rfa": _fake_rfa,
+        "rfa_backward": _fake_rfa_backward,
+        "norm_backward": _fake_norm_backward,
+        "survey_features": _fake_survey,
+        "contract_gated": _fake_contract,
+    }
+    for name, fake in fakes.items():
+        torch.library.register_fake(f"rfaconv::{name}", fake)
+
+
+def register_flops() -> None:
+    """Tell torch's FLOP counter, where it is in use, what the operators cost. Importing it ourselves would be slow."""
+    if not torch.compiler.is_compiling() and "torch.utils.flop_counter" in sys.modules:
+        _register_flops()
+
+
+@cache
+def _register_flops() -> None:
+    from torch.utils.flop_counter import register_flop_formula
+
+    register_flop_formula(torch.ops.rfaconv.rfa)(_rfa_flops)
+    register_flop_formula(torch.ops.rfaconv.rfa_backward)(_rfa_backward_flops)
+
+
+def _rfa_flops(x: Any, feature_weight: Any, attention_weight: Any, weight: Any, *rest: Any, **kwargs: Any) -> int:
+    """Twice the multiply-adds of the three convolutions the paper writes: features, attention, contraction."""
+    channels, taps = attention_weight
+    places = x[0] * math.prod(output_size((x[2], x[3]), rest[8]))
+    return 2 * places * (channels * taps * taps + channels * taps + math.prod(weight))
+
+
+def _rfa_backward_flops(grad: Any, *args: Any, **kwargs: Any) -> int:
+    """The gradients of input and weights, and the features once more."""
+    attention_weight, weight = args[2:4]
+    channels, taps = attention_weight
+    places = grad[0] * grad[2] * grad[3]
+    return 2 * places * (3 * channels * taps * taps + 2 * channels * taps + 2 * math.prod(weight))
