@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rfaconv.ops.cpu.gated import Survey
 from rfaconv.ops.stages import from_map, tap_softmax, to_map, window_mean
 from rfaconv.ops.window import Window
 
@@ -25,6 +26,18 @@ class Attention(nn.Module):
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+
+class GatedAttention(Attention):
+    """An attention that is a product of two gates, made of a survey of the features (`rfaconv.ops.cpu.gated` has the
+    shapes of both): kernels can compute it without ever holding the features."""
+
+    survey: Survey | None = None
+    """The statistics `gates` wants; None where this attention cannot be had this way."""
+
+    def gates(self, first: Tensor, second: Tensor, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """The two gates from the two results of the survey."""
+        raise NotImplementedError(f"{type(self).__name__} must define gates")
 
 
 class MapAttention(Attention):
@@ -106,14 +119,17 @@ class SpatialAttention(Attention):
 
     def weights(self, features: Tensor) -> Tensor:
         """[B, 1, kh, kw, h, w]. Only the two pooled channels are laid out as a map, not all C."""
-        pooled = torch.cat([features.amax(1, keepdim=True), features.mean(1, keepdim=True)], dim=1)
-        return from_map(self.conv(to_map(pooled)).sigmoid(), (features.shape[2], features.shape[3]))
+        return self.from_pooled(torch.cat([features.amax(1, keepdim=True), features.mean(1, keepdim=True)], dim=1))
+
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """[B, 1, kh, kw, h, w] from the maximum and the mean over C, [B, 2, kh, kw, h, w]."""
+        return from_map(self.conv(to_map(pooled)).sigmoid(), (pooled.shape[2], pooled.shape[3]))
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
         return features * self.weights(features)
 
 
-class ChannelSpatialAttention(Attention):
+class ChannelSpatialAttention(GatedAttention):
     """CBAM's pair: channel attention from x and spatial attention.
 
     Args:
@@ -136,6 +152,12 @@ class ChannelSpatialAttention(Attention):
         self.channel = ChannelAttention(channels, hidden, pools)
         self.spatial = SpatialAttention(kernel_size)
         self.spatial_sees = spatial_sees
+        self.survey = "places" if spatial_sees == "raw" else None
+
+    def gates(self, first: Tensor, second: Tensor, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Channel [B, C] and place [B, T, h, w], from the largest and the mean feature over C."""
+        pooled = torch.stack([first, second], dim=1).unflatten(2, window.kernel_size)
+        return self.channel.weights(x).flatten(1), self.spatial.from_pooled(pooled).flatten(1, 3)
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
         weighted = features * self.channel.weights(x)
@@ -145,13 +167,15 @@ class ChannelSpatialAttention(Attention):
         return f"spatial_sees={self.spatial_sees!r}"
 
 
-class CoordinateAttention(Attention):
+class CoordinateAttention(GatedAttention):
     """A weight a row and a weight a column of the map, from its means along the other direction.
 
     Args:
         channels: C.
         hidden: width of the shared 1x1 convolution; None is max(8, C // 32).
     """
+
+    survey: Survey | None = "lines"
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -161,15 +185,19 @@ class CoordinateAttention(Attention):
         self.expand_rows = nn.Conv2d(hidden, channels, 1)
         self.expand_columns = nn.Conv2d(hidden, channels, 1)
 
-    def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
-        _, _, kh, kw, h, w = features.shape
-        rows = features.mean((3, 5)).transpose(2, 3).flatten(2)  # [B, C, h*kh]
-        columns = features.mean((2, 4)).transpose(2, 3).flatten(2)  # [B, C, w*kw]
+    def gates(self, first: Tensor, second: Tensor, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+        """Rows [B, C, kh, h] and columns [B, C, kw, w], from the means over each."""
+        (_, _, kh, h), (_, _, kw, w) = first.shape, second.shape
+        rows, columns = (lines.transpose(2, 3).flatten(2) for lines in (first, second))
         both = torch.cat([rows, columns], dim=2).unsqueeze(3)
         both = F.hardswish(self.norm(self.reduce(both)))
         rows, columns = both.split([h * kh, w * kw], dim=2)
         rows = self.expand_rows(rows).sigmoid().squeeze(3).unflatten(2, (h, kh)).transpose(2, 3)
         columns = self.expand_columns(columns).sigmoid().squeeze(3).unflatten(2, (w, kw)).transpose(2, 3)
+        return rows, columns
+
+    def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
+        rows, columns = self.gates(features.mean((3, 5)), features.mean((2, 4)), x, window)
         return features * rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]
 
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from rfaconv.errors import unknown_name
 from rfaconv.layers.attention import Attention, MapAttention
+from rfaconv.layers.folding import as_epilogue
+from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.window import IntPair, Window, pair
 
 NormLayer: TypeAlias = str | Callable[[int], nn.Module] | None
@@ -47,6 +49,7 @@ class ConvLayer(nn.Module):
     """
 
     padding_mode = "zeros"
+    _takes_epilogue = False
 
     def __init__(
         self,
@@ -133,12 +136,16 @@ class ConvLayer(nn.Module):
                 f"{type(self).__name__} expects [B, {self.in_channels}, H, W] or [{self.in_channels}, H, W], "
                 f"got shape {list(x.shape)}"
             )
-        out = self._convolve(x)
+        epilogue = as_epilogue(self.norm, self.act) if self._takes_epilogue else None
+        if epilogue is not None:
+            return self._convolve(x, epilogue)
+        out = self._convolve(x, Epilogue())
         if self.norm is not None:
             out = self.norm(out)
         return out if self.act is None else self.act(out)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
+        """The layer without its norm and activation, or with them as `epilogue`."""
         raise NotImplementedError(f"{type(self).__name__} must define _convolve")
 
     def extra_repr(self) -> str:

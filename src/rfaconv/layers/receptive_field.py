@@ -5,14 +5,25 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfaconv.layers.attention import Attention, ChannelSpatialAttention, CoordinateAttention, TapSoftmax
+from rfaconv.layers.attention import (
+    Attention,
+    ChannelSpatialAttention,
+    CoordinateAttention,
+    GatedAttention,
+    TapSoftmax,
+)
 from rfaconv.layers.base import ConvLayer
+from rfaconv.layers.folding import is_hooked
+from rfaconv.ops.cpu import gated
+from rfaconv.ops.cpu.gated import Features, batch_statistics
 from rfaconv.ops.dispatch import preferred_backend
+from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.rfa import rfa_conv2d
-from rfaconv.ops.stages import contract, fold_batch_norm, generate
+from rfaconv.ops.stages import contract, fold_batch_norm, generate, output_size, update_running
 from rfaconv.ops.window import Window
 
 
@@ -48,6 +59,29 @@ class ReceptiveFieldFeatures(nn.Module):
         features = generate(x, self.weight, None, self.window)
         return F.relu(norm(features.flatten(1, 3)), inplace=True).view_as(features)
 
+    def can_fold(self, x: Tensor) -> bool:
+        """Whether the norm is a BatchNorm2d and finds its statistics: its own, or more than one value a channel."""
+        if type(self.norm) is not nn.BatchNorm2d:
+            return False
+        fixed = not self.norm.training and self.norm.running_mean is not None
+        return fixed or x.shape[0] * math.prod(output_size(x, self.window)) > 1
+
+    def folded(self, x: Tensor) -> Features:
+        """The features of x with the norm folded into the filters; in training, by x's own statistics.
+
+        Does to the norm what calling it would do.
+        """
+        norm = self.norm
+        assert isinstance(norm, nn.BatchNorm2d)
+        mean, var = norm.running_mean, norm.running_var
+        if norm.training or mean is None or var is None:
+            batch_mean, batch_var, count = batch_statistics(x, self.weight, self.window)
+            momentum = _count_batch(norm)
+            if norm.training and mean is not None and var is not None:
+                update_running(mean, var, batch_mean, batch_var, count, momentum)
+            mean, var = batch_mean, batch_var
+        return Features(*fold_batch_norm(self.weight, norm.weight, norm.bias, mean, var, norm.eps), self.window)
+
     def extra_repr(self) -> str:
         return f"{self.channels}, taps={self.window.taps}"
 
@@ -67,11 +101,42 @@ class ReceptiveFieldConv2d(ConvLayer):
     def _own_features(self) -> ReceptiveFieldFeatures:
         return ReceptiveFieldFeatures(self.in_channels, self.window)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    _takes_epilogue = True
+
+    def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
+        if self._kernels_can(x):
+            return self._convolve_gated(x, epilogue)
         features = self.features(x)
         if self.attention is not None:
             features = self.attention(features, x, self.window)
-        return contract(features, self.weight, self.bias, self.groups)
+        return epilogue.apply(contract(features, self.weight, self.bias, self.groups))
+
+    def _kernels_can(self, x: Tensor) -> bool:
+        """Whether the attention is one of two gates and nobody wants to see the modules called one by one."""
+        return (
+            isinstance(self.attention, GatedAttention)
+            and self.attention.survey is not None
+            and preferred_backend() in ("auto", "cpu")
+            and self.features.can_fold(x)
+            and gated.can_take(x, self.weight, self.window)
+            and not is_hooked(self.features)
+            and not is_hooked(self.attention)
+        )
+
+    def _convolve_gated(self, x: Tensor, epilogue: Epilogue) -> Tensor:
+        attention = self.attention
+        assert isinstance(attention, GatedAttention)
+        assert attention.survey is not None
+        return gated.gated_conv2d(
+            x,
+            self.features.folded(x),
+            attention.survey,
+            lambda first, second: attention.gates(first, second, x, self.window),
+            self.weight,
+            self.bias,
+            self.groups,
+            epilogue,
+        )
 
 
 class RFAConv(ReceptiveFieldConv2d):
@@ -86,11 +151,15 @@ class RFAConv(ReceptiveFieldConv2d):
     def _own_attention(self, channels: int) -> Attention:
         return TapSoftmax(channels, self.window.taps)
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
         norm = self.features.norm
-        # Another norm (SyncBatchNorm, say) or attention in their place: the composition serves it.
-        if type(norm) is not nn.BatchNorm2d or type(self.attention) is not TapSoftmax:
-            return super()._convolve(x)
+        # Another norm or attention in their place: the composition serves it.
+        if type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(self.attention) is not TapSoftmax:
+            return super()._convolve(x, epilogue)
+        assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+        group = _processes(norm)
+        if group is not None and x.device.type != "cpu":
+            return super()._convolve(x, epilogue)  # where SyncBatchNorm itself can run
         return rfa_conv2d(
             x,
             self.features.weight,
@@ -108,6 +177,8 @@ class RFAConv(ReceptiveFieldConv2d):
             padding=self.padding,
             dilation=self.dilation,
             groups=self.groups,
+            epilogue=epilogue,
+            process_group=group,
             # The process's choice, where there is one, is for the layers too: a benchmark or a counter relies on it.
             backend=self.backend if preferred_backend() == "auto" else None,
         )
@@ -127,7 +198,15 @@ class RFCAConv(ReceptiveFieldConv2d):
         return CoordinateAttention(channels)
 
 
-def _count_batch(norm: nn.BatchNorm2d) -> float:
+def _processes(norm: nn.Module) -> dist.ProcessGroup | None:
+    """The processes that share the statistics in training; None where it is this one alone."""
+    if type(norm) is not nn.SyncBatchNorm or not norm.training or not dist.is_available() or not dist.is_initialized():
+        return None
+    group = norm.process_group or dist.group.WORLD
+    return group if dist.get_world_size(group) > 1 else None
+
+
+def _count_batch(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> float:
     """Count a training batch as BatchNorm2d's forward would; returns the momentum (cumulative where it is None)."""
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rfaconv.layers.attention import Attention, ChannelAttention, ChannelSpatialAttention, CoordinateAttention
 from rfaconv.layers.base import ConvLayer
+from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.window import Window
 
 _ONE_TAP = Window((1, 1))
@@ -15,7 +16,7 @@ _ONE_TAP = Window((1, 1))
 class AttentionConv2d(ConvLayer):
     """Conv2d over an input weighed by `attention`; without one it is Conv2d. Arguments as `ConvLayer`."""
 
-    def _convolve(self, x: Tensor) -> Tensor:
+    def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
         if self.attention is not None:
             features = x.unflatten(1, (-1, 1, 1))
             x = self.attention(features, x, _ONE_TAP).flatten(1, 3)

@@ -130,10 +130,25 @@ def fold_batch_norm(
     eps: float,
 ) -> tuple[Tensor, Tensor]:
     """Weight and bias of the convolution that equals `weight` followed by a batch norm with fixed statistics."""
-    scale = torch.rsqrt(running_var + eps)
-    if norm_weight is not None:
-        scale = scale * norm_weight
-    bias = -running_mean * scale
-    if norm_bias is not None:
-        bias = bias + norm_bias
+    scale, bias = norm_as_line(norm_weight, norm_bias, running_mean, running_var, eps)
     return weight * scale.to(weight.dtype).view(-1, 1, 1, 1), bias.to(weight.dtype)
+
+
+def norm_as_line(
+    weight: Tensor | None, bias: Tensor | None, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """A batch norm with fixed statistics as scale * x + shift."""
+    scale = torch.rsqrt(var + eps)
+    if weight is not None:
+        scale = scale * weight
+    shift = -mean * scale
+    return scale, shift if bias is None else shift + bias
+
+
+@torch.no_grad()
+def update_running(
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: int, momentum: float
+) -> None:
+    """Move running statistics towards a batch's as F.batch_norm does: to the unbiased variance of `count` values."""
+    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+    running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)

@@ -15,11 +15,11 @@ from torch import Tensor
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.cpu import library
 from rfaconv.ops.cpu.gradients import gradients
+from rfaconv.ops.cpu.library import MOST_STRIDE, MOST_TAPS
 from rfaconv.ops.cpu.shapes import flat, register_flops
 from rfaconv.ops.epilogue import ACTS, Epilogue
-from rfaconv.ops.stages import output_size
+from rfaconv.ops.stages import output_size, update_running
 
-MOST_TAPS, MOST_STRIDE = 128, 32  # csrc/tile.h: MAX_TAPS, MAX_PHASES
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -133,13 +133,9 @@ def _with_batch_statistics(call: RFACall) -> Tensor:
     return out
 
 
-@torch.no_grad()
 def _update_running(call: RFACall, mean: Tensor, var: Tensor, count: int) -> None:
-    if not call.training or call.running_mean is None or call.running_var is None:
-        return
-    unbiased = var * (count / (count - 1))
-    call.running_mean.lerp_(mean.to(call.running_mean.dtype), call.momentum)
-    call.running_var.lerp_(unbiased.to(call.running_var.dtype), call.momentum)
+    if call.training and call.running_mean is not None and call.running_var is not None:
+        update_running(call.running_mean, call.running_var, mean, var, count, call.momentum)
 
 
 class _CommonStatistics(torch.autograd.Function):

@@ -11,6 +11,9 @@ import torch
 
 from rfaconv.ops.cpu import gradients, shapes
 
+MOST_TAPS, MOST_STRIDE = 128, 32
+"""What the kernels take: MAX_TAPS and MAX_PHASES of csrc/tile.h."""
+
 _LIBRARY = Path(__file__).with_name("_kernels.so")
 
 
