@@ -18,7 +18,8 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 TARGET_TORCH = "0x020a000000000000"  # 2.10, the first with all we need
-FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wno-psabi"]
+FLAGS = ["-std=c++20", "-O3", "-g0", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast"]
+FLAGS += ["-Wno-psabi", "-Wno-maybe-uninitialized"]  # noise of GCC 12 over its own headers
 # Each instruction set's kernels are the same source with other flags; which one runs is decided at run time.
 INSTRUCTIONS = {
     "kernels_avx2.cpp": ["-mavx2", "-mfma"],

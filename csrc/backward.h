@@ -130,23 +130,25 @@ struct Backward {
   // One channel of a tile: its part of the panel goes from gradients to weighed features.
   void differentiate(const Tile& tile, const float* rows, int64_t c, float* part, float* total) {
     const Coefficients k(args.coefficients, c, taps);
-    weigh(tile, k, rows, part, c, total);
+    weigh(tile, k, rows, part, total);
     correlate(tile.vectors, total + taps * LANES);
     if (!args.grad_x.data) return;
     spread(tile, k, c);
   }
 
   // Regenerates the features; leaves the (centred) patches, dy and the gradient of the sum of the patch.
-  void weigh(const Tile& tile, const Coefficients& k, const float* rows, float* part, int64_t c, float* total) {
+  void weigh(const Tile& tile, const Coefficients& k, const float* rows, float* part, float* total) {
     Vec attention_grad[most_taps<TAPS>];
 #pragma GCC unroll 9
     for (int t = 0, T = taps; t < T; ++t) attention_grad[t] = Vec{};
     for (int v = 0; v < tile.vectors; ++v) {
       Vec patch[most_taps<TAPS>], feature[most_taps<TAPS>], share[most_taps<TAPS>];
-      Vec sum = {}, dot = {}, back = {};
+      Vec dot = {}, back = {};
       load_patch<TAPS>(tile, rows, v, taps, patch);
-      features<TAPS>(k, taps, patch, feature, &sum);
-      store_centred(patch, c, v);
+      const Vec sum = sum_of<TAPS>(taps, patch);
+      features<TAPS>(k, taps, patch, feature);
+#pragma GCC unroll 9
+      for (int s = 0, T = taps; s < T; ++s) store(patches + s * stride + v * LANES, patch[s]);
       softmax<TAPS>(k, taps, sum, share);
 #pragma GCC unroll 9
       for (int t = 0, T = taps; t < T; ++t) {
@@ -167,13 +169,6 @@ struct Backward {
     }
 #pragma GCC unroll 9
     for (int t = 0, T = taps; t < T; ++t) store(total + t * LANES, load(total + t * LANES) + attention_grad[t]);
-  }
-
-  RFA_INLINE void store_centred(const Vec* patch, int64_t c, int v) {
-    const double* mean = args.patch_mean ? args.patch_mean + c * taps : nullptr;
-#pragma GCC unroll 9
-    for (int s = 0, T = taps; s < T; ++s)
-      store(patches + s * stride + v * LANES, mean ? patch[s] - float(mean[s]) : patch[s]);
   }
 
   // total [T] += sums of dy, then [T, T] += sums of dy[t] * patch[s].
@@ -217,7 +212,7 @@ struct Backward {
       Vec gradient[most_taps<TAPS>], patch[most_taps<TAPS>];
 #pragma GCC unroll 9
       for (int t = 0, T = taps; t < T; ++t) gradient[t] = load(dy + t * stride + v * LANES);
-      apply<TAPS>(k.by_feature, none, taps, gradient, patch, nullptr);
+      apply<TAPS>(k.by_feature, none, taps, gradient, patch);
       const Vec back = load(mean_grad + v * LANES);
 #pragma GCC unroll 9
       for (int s = 0, T = taps; s < T; ++s) store(patches + s * stride + v * LANES, patch[s] + back);

@@ -59,9 +59,9 @@ struct Forward {
     gates.channel(tile, shape, c);
     for (int v = 0; v < tile.vectors; ++v) {
       Vec patch[most_taps<TAPS>], feature[most_taps<TAPS>], share[most_taps<TAPS>];
-      Vec sum = {};
       load_patch<TAPS>(tile, rows, v, taps, patch);
-      features<TAPS>(k, taps, patch, feature, KIND == Attention::softmax ? &sum : nullptr);
+      const Vec sum = KIND == Attention::softmax ? sum_of<TAPS>(taps, patch) : Vec{};
+      features<TAPS>(k, taps, patch, feature);
       if (KIND == Attention::softmax)
         softmax<TAPS>(k, taps, sum, share);
       else

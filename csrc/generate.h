@@ -38,78 +38,107 @@ static RFA_INLINE int padded_taps(int taps) { return taps == 9 ? 9 : int(round_u
 struct Coefficients {
   const float* bias;       // [T]
   const float* attention;  // [T]
+  const float* centre;     // [T]: taken from the patch before the filters see it, where `centred`
   const float* by_input;   // [input tap, feature tap]
   const float* by_feature; // [feature tap, input tap]
   float largest, least;    // of `attention`
+  bool centred;
 
   Coefficients(const float* all, int64_t channel, int taps) {
     const int padded = padded_taps(taps);
     const float* at = all + channel * floats(taps);
     largest = at[0];
     least = at[1];
-    bias = at + 2;
+    centred = at[2] != 0.0f;
+    bias = at + HEAD;
     attention = bias + padded;
-    by_input = attention + padded;
+    centre = attention + padded;
+    by_input = centre + padded;
     by_feature = by_input + taps * padded;
   }
 
-  static int64_t floats(int taps) { return round_up(2 + 2 * padded_taps(taps) * (1 + taps), 16); }
+  static int64_t floats(int taps) { return round_up(HEAD + padded_taps(taps) * (3 + 2 * taps), 16); }
 
+  // `centre` [C, T] or null: near the mean of the patches, so that filters and offset do not cancel each other.
   static void fold(const float* feature_weight, const float* attention_weight, const double* scale,
-                   const double* offset, int64_t channels, int taps, float* all) {
+                   const double* offset, const double* centre, int64_t channels, int taps, float* all) {
     const int padded = padded_taps(taps);
     std::memset(all, 0, sizeof(float) * channels * floats(taps));
     for (int64_t c = 0; c < channels; ++c) {
       float* at = all + c * floats(taps);
-      float* attention = at + 2 + padded;
-      float* by_input = attention + padded;
-      float* by_feature = by_input + taps * padded;
-      for (int t = 0, T = taps; t < T; ++t) {
-        at[2 + t] = float(offset[c * taps + t]);
+      float *bias = at + HEAD, *attention = bias + padded, *centres = attention + padded;
+      float *by_input = centres + padded, *by_feature = by_input + taps * padded;
+      at[2] = centre != nullptr;
+      for (int s = 0; centre && s < taps; ++s) centres[s] = float(centre[c * taps + s]);
+      for (int t = 0; t < taps; ++t) {
         if (attention_weight) {
           attention[t] = float(attention_weight[c * taps + t] * (1.4426950408889634 / taps));
           if (t == 0 || attention[t] > at[0]) at[0] = attention[t];
           if (t == 0 || attention[t] < at[1]) at[1] = attention[t];
         }
         const float* filter = feature_weight + (c * taps + t) * taps;
-        for (int s = 0, T = taps; s < T; ++s) {
+        double at_centre = 0.0;
+        for (int s = 0; s < taps; ++s) {
           const float weight = float(filter[s] * scale[c * taps + t]);
           by_input[s * padded + t] = weight;
           by_feature[t * padded + s] = weight;
+          at_centre += double(filter[s]) * centres[s];
         }
+        bias[t] = float(offset[c * taps + t] + scale[c * taps + t] * at_centre);
       }
     }
   }
+
+ private:
+  static constexpr int HEAD = 3;
 };
 
-// result[t] = start[t] + the sum over s of matrix[s, t] * input[s], for all t; `sum` gains the sum of input.
+// result[t] = start[t] + the sum over s of matrix[s, t] * input[s], for all t.
+//
+// Of many inputs, eight at a time are added up apart, so that the rounding error grows less.
 template <int TAPS>
-static RFA_INLINE void apply(const float* matrix, const float* start, TapCount<TAPS> taps, const Vec* input, Vec* result, Vec* sum) {
+static RFA_INLINE void apply(const float* matrix, const float* start, TapCount<TAPS> taps, const Vec* input, Vec* result) {
   constexpr int CHUNK = chunk<TAPS>;
   const int padded = padded_taps(taps);
   for (int first = 0; first < padded; first += CHUNK) {
-    Vec part[CHUNK];
+    Vec total[CHUNK];
 #pragma GCC unroll 9
-    for (int t = 0; t < CHUNK; ++t) part[t] = splat(start[first + t]);
+    for (int t = 0; t < CHUNK; ++t) total[t] = splat(start[first + t]);
+    for (int begin = 0; begin < taps; begin += CHUNK) {
+      Vec part[CHUNK];
 #pragma GCC unroll 9
-    for (int s = 0, T = taps; s < T; ++s) {
-      const float* row = matrix + s * padded + first;
+      for (int t = 0; t < CHUNK; ++t) part[t] = TAPS ? total[t] : Vec{};
+      const int end = TAPS || taps - begin < CHUNK ? int(taps) : begin + CHUNK;
 #pragma GCC unroll 9
-      for (int t = 0; t < CHUNK; ++t) part[t] = fma(row[t], input[s], part[t]);
+      for (int s = begin; s < end; ++s) {
+        const float* row = matrix + s * padded + first;
+#pragma GCC unroll 9
+        for (int t = 0; t < CHUNK; ++t) part[t] = fma(row[t], input[s], part[t]);
+      }
+#pragma GCC unroll 9
+      for (int t = 0; t < CHUNK; ++t) total[t] = TAPS ? part[t] : total[t] + part[t];
     }
 #pragma GCC unroll 9
-    for (int t = 0; t < CHUNK; ++t) result[first + t] = part[t];
-  }
-  if (sum) {
-#pragma GCC unroll 9
-    for (int s = 0, T = taps; s < T; ++s) *sum += input[s];
+    for (int t = 0; t < CHUNK; ++t) result[first + t] = total[t];
   }
 }
 
-// The features of a vector of pixels, after the ReLU, and the sum of each patch.
 template <int TAPS>
-static RFA_INLINE void features(const Coefficients& k, TapCount<TAPS> taps, const Vec* patch, Vec* feature, Vec* sum) {
-  apply<TAPS>(k.by_input, k.bias, taps, patch, feature, sum);
+static RFA_INLINE Vec sum_of(TapCount<TAPS> taps, const Vec* patch) {
+  Vec sum = patch[0];
+#pragma GCC unroll 9
+  for (int s = 1, T = taps; s < T; ++s) sum += patch[s];
+  return sum;
+}
+
+// The features of a vector of pixels, after the ReLU. Centres the patch, where that is asked for.
+template <int TAPS>
+static RFA_INLINE void features(const Coefficients& k, TapCount<TAPS> taps, Vec* patch, Vec* feature) {
+  if (k.centred) {
+#pragma GCC unroll 9
+    for (int s = 0, T = taps; s < T; ++s) patch[s] -= splat(k.centre[s]);
+  }
+  apply<TAPS>(k.by_input, k.bias, taps, patch, feature);
 #pragma GCC unroll 9
   for (int t = 0, T = taps; t < T; ++t) feature[t] = relu(feature[t]);
 }

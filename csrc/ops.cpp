@@ -258,10 +258,12 @@ struct Parameters {
     return result;
   }
 
-  Tensor coefficients(const Norm& norm, const Tensor* attention_weight) const {
+  Tensor coefficients(const Norm& norm, const Tensor* attention_weight,
+                      const std::optional<PatchStatistics>& statistics = std::nullopt) const {
     const Tensor all = empty({shape.channels * chosen->coefficients(shape.taps())});
     chosen->fold(floats(feature_weight), attention_weight ? floats(*attention_weight) : nullptr, norm.scale.data(),
-                 norm.offset.data(), shape.channels, shape.taps(), mutable_floats(all));
+                 norm.offset.data(), statistics ? statistics->mean.data() : nullptr, shape.channels, shape.taps(),
+                 mutable_floats(all));
     return all;
   }
 };
@@ -352,8 +354,9 @@ std::tuple<Tensor, Tensor, Tensor> rfa_forward(const Tensor& x, const Tensor& fe
   const Tensor attention = dense(attention_weight, "attention_weight", {p.shape.channels, p.shape.taps()});
   const Tensor kernel = dense_weight(weight, p.shape);
   const EpilogueTensors epilogue(bias, scale, shift, act, p.shape.out_channels);
-  const Norm norm = p.norm(p.statistics());
-  const Tensor coefficients = p.coefficients(norm, &attention);
+  const auto statistics = p.statistics();
+  const Norm norm = p.norm(statistics);
+  const Tensor coefficients = p.coefficients(norm, &attention, statistics);
   const Tensor out = contract_features(x, p.shape, coefficients, kernel, epilogue.view(), {Attention::softmax, nullptr, nullptr});
   if (!moments) return {out, empty({0}), empty({0})};
   return {out, as_floats(norm.mean), as_floats(norm.var)};
@@ -394,7 +397,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rfa_backward(
   const Tensor kernel = dense_weight(weight, s);
   check(grad_out, "grad_out", ScalarType::Float, {s.batch, s.out_channels, s.out_height, s.out_width});
   const auto statistics = p.statistics();
-  const Tensor coefficients = p.coefficients(p.norm(statistics), &attention);
+  const Tensor coefficients = p.coefficients(p.norm(statistics), &attention, statistics);
 
   const Tensor grad = even(grad_out);
   const Shares shares(s);
@@ -415,7 +418,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rfa_backward(
                              floats(coefficients),
                              floats(attention),
                              floats(kernel),
-                             statistics ? statistics->mean.data() : nullptr,
                              input_too ? mutable_map_of(grad_x) : Map{},
                              mutable_floats(grad_weight),
                              mutable_floats(grad_attention),

@@ -67,13 +67,12 @@ struct BackwardArgs {
   const float* coefficients;      // from `fold`
   const float* attention_weight;  // [C, T]
   const float* weight;            // [O, C/groups * T]
-  const double* patch_mean;       // [C, T]: subtracted from the patches in `outer`; null for none
   // Results; per image group (see `splits`) one after the other.
   Map grad_x;         // zeroed by the caller; data null: not wanted
   float* grad_weight;  // [splits, O, C/groups * T]
   float* grad_attention;  // [splits, C, T]
   double* sum;         // [splits, C, T]: S, the sum of the features' gradients
-  double* outer;       // [splits, C, T, T]: D, the sum of gradient times patch
+  double* outer;       // [splits, C, T, T]: D, the sum of gradient times patch, centred if the coefficients are
   int64_t splits;          // the images are cut into so many groups
   int64_t blocks_a_group;  // and the channels of a group into so many blocks, none larger than block_channels()
 };
@@ -110,7 +109,7 @@ struct Kernels {
   const char* name;
   int64_t (*coefficients)(int taps);
   void (*fold)(const float* feature_weight, const float* attention_weight, const double* scale, const double* offset,
-               int64_t channels, int taps, float* coefficients);
+               const double* centre, int64_t channels, int taps, float* coefficients);
   int64_t (*forward_scratch)(const Shape&);
   void (*forward)(const ForwardArgs&, float* scratch, int64_t task, int64_t tasks);
   int64_t (*backward_scratch)(const Shape&);

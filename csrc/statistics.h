@@ -195,7 +195,7 @@ struct Correction {
     for (int v = 0; v < tile.vectors; ++v) {
       Vec patch[most_taps<TAPS>], change[most_taps<TAPS>];
       load_patch<TAPS>(tile, rows, v, taps, patch);
-      apply<TAPS>(k + padded, k, taps, patch, change, nullptr);
+      apply<TAPS>(k + padded, k, taps, patch, change);
 #pragma GCC unroll 9
       for (int s = 0, T = taps; s < T; ++s) store(changes + s * stride + v * LANES, change[s]);
     }

@@ -109,7 +109,7 @@ struct Survey {
     for (int done = 0; done < part.pixels; ++row, column = 0) {
       int length = part.pixels - done;
       length = shape.out_width - column < length ? int(shape.out_width - column) : length;
-      for (int i = 0; i < kernel_h; ++i) row_sums[i * shape.out_height + row] += sum_of(first + i * stride + done, length);
+      for (int i = 0; i < kernel_h; ++i) row_sums[i * shape.out_height + row] += sum_of_row(first + i * stride + done, length);
       for (int j = 0; j < kernel_w; ++j) {
         float* to = column_sums + j * shape.out_width + column;
         for (int p = 0; p < length; ++p) to[p] += second[j * stride + done + p];
@@ -118,7 +118,7 @@ struct Survey {
     }
   }
 
-  static RFA_INLINE float sum_of(const float* from, int count) {
+  static RFA_INLINE float sum_of_row(const float* from, int count) {
     Vec sum = {};
     for (; count >= LANES; from += LANES, count -= LANES) sum += load(from);
     if (count) sum += load_lanes(Vec{}, first_lanes(count), from);
@@ -135,7 +135,7 @@ struct Survey {
     for (int v = 0; v < tile.vectors; ++v) {
       Vec patch[most_taps<TAPS>], feature[most_taps<TAPS>];
       load_patch<TAPS>(tile, rows, v, taps, patch);
-      features<TAPS>(k, taps, patch, feature, nullptr);
+      features<TAPS>(k, taps, patch, feature);
       visit(first + v * LANES, second + v * LANES, feature);
     }
   }

@@ -61,7 +61,9 @@ struct Tile {
     const int64_t plane_rows = s.pixels() / (s.out_width > 0 ? s.out_width : 1);
     int64_t rows = count / (s.out_width > 0 ? s.out_width : 1) + 2;
     rows = rows < plane_rows ? rows : plane_rows;
-    const int64_t columns = (s.out_width < count ? s.out_width : count) + int64_t(s.kernel_w - 1) * s.dilation_w / s.stride_w;
+    // Whole rows as soon as a tile may touch two, however short its part of each is.
+    const int64_t wide = plane_rows == 1 && count < s.out_width ? count : s.out_width;
+    const int64_t columns = wide + int64_t(s.kernel_w - 1) * s.dilation_w / s.stride_w;
     return s.kernel_h * rows * columns * phases(s) + LANES;
   }
 

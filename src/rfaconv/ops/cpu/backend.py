@@ -20,6 +20,10 @@ from rfaconv.ops.cpu.shapes import flat, register_flops
 from rfaconv.ops.epilogue import ACTS, Epilogue
 from rfaconv.ops.stages import output_size, update_running
 
+FEWEST_VALUES = 32
+"""With less, a gradient through batch statistics is the small difference of two large parts; the kernel adds them up apart,
+the plain formula value by value (with two values the difference is nearly nothing)."""
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -39,8 +43,8 @@ def declines(call: RFACall) -> str | None:
         return f"it takes at most {MOST_TAPS} taps and a stride of {MOST_STRIDE}"
     if x.numel() == 0 or min(output_size(x, call.window)) < 1:
         return "the input or the output is empty"
-    if call.batch_statistics and _count(call) < 2:
-        return "batch statistics need more than one value a channel"
+    if call.batch_statistics and _count(call) < FEWEST_VALUES:
+        return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
     if torch.onnx.is_in_onnx_export():
         return "ONNX has no such operator"
     if library.MISSING is not None:
