@@ -1,6 +1,6 @@
 """The C++ kernel against the float64 reference over random configurations: outputs, statistics and all gradients.
 
-The measure is the float32 reference: the kernel may be at most twice as far from the truth, plus 1e-6 of the largest value.
+The measure is the float32 reference: the kernel may be twice as far from the truth, plus 1e-6 of the largest value.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def compute(case: Case, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """The output, the running statistics afterwards and every gradient, as float64."""
     tensors = {name: None if t is None else t.to(dtype).requires_grad_() for name, t in case.tensors.items()}
     mean, var = (t.to(dtype).clone() for t in case.running)
-    kernel_size, stride, padding, dilation = case.window
+    _, stride, padding, dilation = case.window
     out = rfa_conv2d(
         **tensors,
         running_mean=mean,
@@ -113,12 +113,16 @@ def compute(case: Case, backend: str, dtype: torch.dtype) -> dict[str, Tensor]:
     return {name: value.double() for name, value in found.items()}
 
 
-def has_no_stable_gradient(case: Case) -> bool:
-    """Whether gradients hang on the last bit of a feature: for any computation in float32, the reference's too.
+class Doubt(NamedTuple):
+    """Where a result hangs on the last bits of a feature, for any computation in float32, the reference's too."""
 
-    So it is where a feature comes within rounding of the ReLU's zero, and where batch statistics blow up a variance that
-    is a hundredth of what the filter adds up (some constant images).
-    """
+    flips: bool
+    """A feature comes within rounding of the ReLU's zero: no gradient is right."""
+    blows_up: bool
+    """Batch statistics blow up a deviation that is a hundredth of what the filter adds up (some constant images)."""
+
+
+def doubt(case: Case) -> Doubt:
     x, filters = case.tensors["input"], case.tensors["feature_weight"]
     assert x is not None
     assert filters is not None
@@ -131,10 +135,9 @@ def has_no_stable_gradient(case: Case) -> bool:
     linear = generate(x, filters)
     norm = (case.tensors["norm_weight"], case.tensors["norm_bias"])
     features = F.batch_norm(linear, mean, var, *norm, case.training).abs()
-    if features.min() < 1e-5 * features.max():
-        return True
     terms = generate((x - x.mean((0, 2, 3), keepdim=True)).abs(), filters.abs()).amax((0, 2, 3))
-    return case.training and bool((terms > 100 * linear.var((0, 2, 3), correction=0).add(1e-5).sqrt()).any())
+    deviation = linear.var((0, 2, 3), correction=0).add(1e-5).sqrt()
+    return Doubt(bool(features.min() < 1e-5 * features.max()), case.training and bool((terms > 100 * deviation).any()))
 
 
 def worst_violation(case: Case) -> tuple[float, str]:
@@ -143,10 +146,10 @@ def worst_violation(case: Case) -> tuple[float, str]:
         compute(case, backend, dtype)
         for backend, dtype in (("reference", torch.float64), ("cpu", torch.float32), ("reference", torch.float32))
     )
-    unstable = has_no_stable_gradient(case)
+    flips, blows_up = doubt(case)
     worst = (0.0, "")
     for name, value in truth.items():
-        if unstable and name.startswith("grad"):
+        if blows_up or (flips and name.startswith("grad")):
             continue
         scale = value.abs().max() + 1e-30
         error, allowed = ((found[name] - value).abs().max() / scale for found in (ours, plain))
@@ -165,7 +168,9 @@ def test_kernel_is_as_exact_as_the_reference(first: int) -> None:
     assert not bad, "\n".join(bad)
 
 
-def test_few_cases_are_without_a_stable_gradient() -> None:
-    cases = [draw(seed) for seed in range(300)]
-    assert sum(map(has_no_stable_gradient, cases)) < 60
-    assert sum(case.training for case in cases) > 90
+def test_few_cases_are_in_doubt() -> None:
+    cases = [draw(seed) for seed in range(400)]
+    doubts = [doubt(case) for case in cases]
+    assert sum(case.training for case in cases) > 100
+    assert sum(one.flips for one in doubts) < 80
+    assert sum(one.blows_up for one in doubts) < 8
