@@ -2,10 +2,12 @@
 //
 // With A the gradient of a weighed feature, e its share and y the feature, for each pixel and tap:
 //   q = e*y*A, dot = sum q, dl = q - e*dot (gradient of the logit), dy = A*e where y > 0.
+// With gates, known beforehand, in place of shares: dy = A*gate where y > 0, and the gates' gradients from q = y*A.
 // A task owns some channels of some images: it makes all their sums, in a fixed order, and no one else writes them.
 #pragma once
 
-#include "generate.h"
+#include "filters.h"
+#include "gates.h"
 #include "matmul.h"
 
 namespace rfa {
@@ -24,19 +26,21 @@ struct Block {
   }
 };
 
-template <int TAPS>
+template <int TAPS, Attention KIND>
 struct Backward {
   const BackwardArgs& args;
   const Shape& shape;
   const TapCount<TAPS> taps;
   const int64_t outputs, group_channels, tile_pixels, stride, outputs_stride;
-  float *grad, *grad_t, *panel, *packed, *grad_weight_t, *patches, *dy, *mean_grad, *rows_buffer, *back_buffer;
-  float* totals;  // for each channel, as vectors: attention [T], sum [T], outer [T, T]
+  float *grad, *grad_t, *panel, *packed, *grad_weight_t, *rows_buffer, *gates_buffer;
+  float *attention_totals, *filter_totals;  // of each channel, as vectors
+  FilterGradient<TAPS> filters;
 
   Backward(const BackwardArgs& a, float* scratch)
       : args(a), shape(a.shape), taps(a.shape.taps()), outputs(shape.out_channels / shape.groups),
         group_channels(shape.channels / shape.groups), tile_pixels(pixels_of_tiles(shape)),
-        stride(panel_stride(tile_pixels)), outputs_stride(panel_stride(outputs)) {
+        stride(panel_stride(tile_pixels)), outputs_stride(panel_stride(outputs)),
+        filters(shape, tile_pixels, scratch) {
     lay_out(scratch);
   }
 
@@ -51,7 +55,7 @@ struct Backward {
 
   int64_t lay_out(float* scratch) {
     const int64_t rows = int64_t(block_channels(taps)) * taps;
-    int64_t at = 0;
+    int64_t at = FilterGradient<TAPS>::scratch(shape, tile_pixels);
     const auto take = [&](int64_t floats) {
       float* start = scratch ? scratch + at : nullptr;
       at += round_up(floats, 16);
@@ -62,23 +66,26 @@ struct Backward {
     panel = take(rows * stride);
     packed = take((rows + BLOCK_ROWS) * outputs);
     grad_weight_t = take(rows * outputs_stride);
-    patches = take(taps * stride);
-    dy = take(taps * stride);
-    mean_grad = take(stride);
-    totals = take(int64_t(block_channels(taps)) * (2 * taps + taps * taps) * LANES);
-    back_buffer = take(Tile::largest_size(shape, tile_pixels));
+    attention_totals = take(int64_t(block_channels(taps)) * taps * LANES);
+    filter_totals = take(block_channels(taps) * filters.totals(taps));
+    gates_buffer = take(TileGates<KIND>::floats(shape));
     rows_buffer = take(Rows::floats(shape, block_channels(taps), tile_pixels));
     return at;
   }
 
-  void run(const Block& block, int64_t split) {
+  // `share` is that of the channels.
+  void run(const Block& block, int64_t split, int64_t share) {
     Tile tile;
     Rows rows(args.x, rows_buffer);
+    TileGates<KIND> gates(args.gates, gates_buffer);
+    GateGradients gate_grads = args.gate_grads;
+    if (KIND == Attention::gates) gate_grads.second += share * shape.batch * taps * shape.out_height * shape.out_width;
     const int64_t plane = shape.out_height * shape.out_width;
     const int64_t first = shape.batch * split / args.splits, last = shape.batch * (split + 1) / args.splits;
     const int64_t channel = block.group * group_channels + block.first, depth = int64_t(block.channels) * taps;
     pack_weight(block);
-    std::memset(totals, 0, sizeof(float) * block.channels * (2 * taps + taps * taps) * LANES);
+    std::memset(attention_totals, 0, sizeof(float) * block.channels * taps * LANES);
+    std::memset(filter_totals, 0, sizeof(float) * block.channels * filters.totals(taps));
     std::memset(grad_weight_t, 0, sizeof(float) * depth * outputs_stride);
     for_each_tile(first * plane, last * plane, tile_pixels, [&](int64_t pixel, int count) {
       tile.cover(shape, pixel, count);
@@ -86,9 +93,17 @@ struct Backward {
       multiply(depth, tile.vectors, BLOCK_ROWS * outputs,
                {packed, 1, BLOCK_ROWS, grad, stride, panel, stride, outputs, false});
       rows.start(tile, channel, block.channels);
-      for (int n = 0; n < block.channels; ++n)
-        differentiate(tile, rows.channel(channel + n), channel + n, panel + n * taps * stride,
-                      totals + int64_t(n) * (2 * taps + taps * taps) * LANES);
+      gates.start(tile, shape);
+      for (int n = 0; n < block.channels; ++n) {
+        const int64_t c = channel + n;
+        const Coefficients k(args.coefficients, c, taps);
+        gates.channel(tile, shape, c);
+        weigh(tile, k, rows.channel(c), gates, panel + n * taps * stride, attention_totals + n * taps * LANES);
+        gates.add_channel(tile, shape, c, gate_grads);
+        filters.correlate(tile.vectors, filter_totals + n * filters.totals(taps));
+        if (args.grad_x.data) filters.spread(tile, k, args.grad_x, c);
+      }
+      gates.add_tile(tile, shape, gate_grads);
       multiply(depth, (outputs + LANES - 1) / LANES, BLOCK_ROWS * stride,
                {panel, stride, 1, grad_t, outputs_stride, grad_weight_t, outputs_stride, tile.pixels, true});
     });
@@ -127,101 +142,50 @@ struct Backward {
     if (!interleaved) transpose(grad, stride, grad_t, outputs_stride, int(outputs), tile.pixels);
   }
 
-  // One channel of a tile: its part of the panel goes from gradients to weighed features.
-  void differentiate(const Tile& tile, const float* rows, int64_t c, float* part, float* total) {
-    const Coefficients k(args.coefficients, c, taps);
-    weigh(tile, k, rows, part, total);
-    correlate(tile.vectors, total + taps * LANES);
-    if (!args.grad_x.data) return;
-    spread(tile, k, c);
-  }
-
-  // Regenerates the features; leaves the (centred) patches, dy and the gradient of the sum of the patch.
-  void weigh(const Tile& tile, const Coefficients& k, const float* rows, float* part, float* total) {
+  // One channel of a tile: its part of the panel goes from gradients to weighed features; patches and dy are left.
+  void weigh(const Tile& tile, const Coefficients& k, const float* rows, TileGates<KIND>& gates, float* part,
+             float* attention_total) {
     Vec attention_grad[most_taps<TAPS>];
 #pragma GCC unroll 9
     for (int t = 0, T = taps; t < T; ++t) attention_grad[t] = Vec{};
     for (int v = 0; v < tile.vectors; ++v) {
       Vec patch[most_taps<TAPS>], feature[most_taps<TAPS>], share[most_taps<TAPS>];
-      Vec dot = {}, back = {};
       load_patch<TAPS>(tile, rows, v, taps, patch);
-      const Vec sum = sum_of<TAPS>(taps, patch);
+      const Vec sum = KIND == Attention::softmax ? sum_of<TAPS>(taps, patch) : Vec{};
       features<TAPS>(k, taps, patch, feature);
 #pragma GCC unroll 9
-      for (int s = 0, T = taps; s < T; ++s) store(patches + s * stride + v * LANES, patch[s]);
-      softmax<TAPS>(k, taps, sum, share);
+      for (int s = 0, T = taps; s < T; ++s) store(filters.patches + s * stride + v * LANES, patch[s]);
+      if constexpr (KIND == Attention::softmax)
+        softmax<TAPS>(k, taps, sum, share);
+      else
+        gates.template weights<TAPS>(v, taps, shape.kernel_w, share);
+      Vec dot = {};
 #pragma GCC unroll 9
       for (int t = 0, T = taps; t < T; ++t) {
         float* at = part + t * stride + v * LANES;
         const Vec weighed = share[t] * feature[t], incoming = load(at);
-        store(dy + t * stride + v * LANES, where_positive(feature[t], incoming * share[t]));
+        store(filters.dy + t * stride + v * LANES, where_positive(feature[t], incoming * share[t]));
         store(at, weighed);
-        feature[t] = weighed * incoming;
-        dot += feature[t];
+        feature[t] = (KIND == Attention::softmax ? weighed : feature[t]) * incoming;
+        if (KIND == Attention::softmax) dot += feature[t];
       }
+      Vec back = {};
+      if constexpr (KIND == Attention::softmax) {
 #pragma GCC unroll 9
-      for (int t = 0, T = taps; t < T; ++t) {
-        const Vec logit_grad = feature[t] - share[t] * dot;
-        attention_grad[t] = fma(logit_grad, sum, attention_grad[t]);
-        back = fma(k.attention[t], logit_grad, back);
-      }
-      store(mean_grad + v * LANES, back * LN_2);
-    }
-#pragma GCC unroll 9
-    for (int t = 0, T = taps; t < T; ++t) store(total + t * LANES, load(total + t * LANES) + attention_grad[t]);
-  }
-
-  // total [T] += sums of dy, then [T, T] += sums of dy[t] * patch[s].
-  void correlate(int vectors, float* total) {
-    constexpr int WIDE = TAPS ? TAPS : 4, HIGH = TAPS ? 3 : 4;
-    const auto at_most = [](int a, int b) { return a < b ? a : b; };
-    for (int t0 = 0; t0 < taps; t0 += HIGH) {
-      const int high = TAPS ? HIGH : at_most(HIGH, taps - t0);
-      for (int s0 = 0; s0 < taps; s0 += WIDE) {
-        const int wide = TAPS ? WIDE : at_most(WIDE, taps - s0);
-        Vec outer[HIGH][WIDE] = {}, sum[HIGH] = {};
-        for (int v = 0; v < vectors; ++v) {
-          Vec gradient[HIGH];
-#pragma GCC unroll 4
-          for (int t = 0; t < high; ++t) {
-            gradient[t] = load(dy + (t0 + t) * stride + v * LANES);
-            sum[t] += gradient[t];
-          }
-#pragma GCC unroll 9
-          for (int s = 0; s < wide; ++s) {
-            const Vec patch = load(patches + (s0 + s) * stride + v * LANES);
-#pragma GCC unroll 4
-            for (int t = 0; t < high; ++t) outer[t][s] = fma(gradient[t], patch, outer[t][s]);
-          }
+        for (int t = 0, T = taps; t < T; ++t) {
+          const Vec logit_grad = feature[t] - share[t] * dot;
+          attention_grad[t] = fma(logit_grad, sum, attention_grad[t]);
+          back = fma(k.attention[t], logit_grad, back);
         }
-#pragma GCC unroll 4
-        for (int t = 0; t < high; ++t) {
-          if (s0 == 0) store(total + (t0 + t) * LANES, load(total + (t0 + t) * LANES) + sum[t]);
-          float* to = total + (taps + (t0 + t) * taps + s0) * LANES;
-#pragma GCC unroll 9
-          for (int s = 0; s < wide; ++s) store(to + s * LANES, load(to + s * LANES) + outer[t][s]);
-        }
+      } else {
+        gates.template differentiate<TAPS>(v, taps, shape.kernel_w, feature);
       }
+      store(filters.every_tap + v * LANES, back * LN_2);
     }
-  }
-
-  // The gradient of the patches, added up in the tile's rows and from there in grad_x.
-  void spread(const Tile& tile, const Coefficients& k, int64_t c) {
-    static const float none[MAX_TAPS] = {};
-    for (int v = 0; v < tile.vectors; ++v) {
-      Vec gradient[most_taps<TAPS>], patch[most_taps<TAPS>];
+    if (KIND != Attention::softmax) return;
 #pragma GCC unroll 9
-      for (int t = 0, T = taps; t < T; ++t) gradient[t] = load(dy + t * stride + v * LANES);
-      apply<TAPS>(k.by_feature, none, taps, gradient, patch);
-      const Vec back = load(mean_grad + v * LANES);
-#pragma GCC unroll 9
-      for (int s = 0, T = taps; s < T; ++s) store(patches + s * stride + v * LANES, patch[s] + back);
-    }
-    tile.clear(back_buffer);
-    // Tap by tap, so that what is added to was stored a while ago.
-    for (int s = 0, T = taps; s < T; ++s)
-      for (int v = 0; v < tile.vectors; ++v) tile.add_tap(back_buffer, v, s, load(patches + s * stride + v * LANES));
-    tile.add_to(args.grad_x.data + c * args.grad_x.channel, args.grad_x, back_buffer);
+    for (int t = 0, T = taps; t < T; ++t)
+      store(attention_total + t * LANES, load(attention_total + t * LANES) + attention_grad[t]);
   }
 
   void write(const Block& block, int64_t split) {
@@ -229,33 +193,42 @@ struct Backward {
     float* to = args.grad_weight + (split * shape.out_channels + block.group * outputs) * depth + block.first * taps;
     transpose(grad_weight_t, outputs_stride, to, depth, block.channels * taps, int(outputs));
     for (int n = 0; n < block.channels; ++n) {
-      const float* total = totals + int64_t(n) * (2 * taps + taps * taps) * LANES;
       const int64_t at = (split * shape.channels + channel + n) * taps;
-      for (int t = 0, T = taps; t < T; ++t) {
-        args.grad_attention[at + t] = sum_lanes(load(total + t * LANES)) / taps;
-        args.sum[at + t] = sum_lanes(load(total + (taps + t) * LANES));
-        for (int s = 0, T = taps; s < T; ++s)
-          args.outer[(at + t) * taps + s] = sum_lanes(load(total + (2 * taps + t * taps + s) * LANES));
-      }
+      filters.write(filter_totals + n * filters.totals(taps), args.sum + at, args.outer + at * taps);
+      if (KIND != Attention::softmax) continue;
+      for (int t = 0; t < taps; ++t)
+        args.gate_grads.first[at + t] = sum_lanes(load(attention_totals + (n * taps + t) * LANES)) / taps;
     }
   }
 };
 
-template <int TAPS>
+template <int TAPS, Attention KIND>
 static void backward_as(const BackwardArgs& args, float* scratch, int64_t task, int64_t tasks) {
   const int64_t blocks = args.blocks_a_group * args.shape.groups, shares = tasks / args.splits;
   const int64_t split = task / shares, share = task % shares;
-  Backward<TAPS> backward(args, scratch);
+  Backward<TAPS, KIND> backward(args, scratch);
   for (int64_t index = blocks * share / shares; index < blocks * (share + 1) / shares; ++index)
-    backward.run(Block(args.shape, args.blocks_a_group, index), split);
+    backward.run(Block(args.shape, args.blocks_a_group, index), split, share);
+}
+
+template <Attention KIND>
+static void backward_of(const BackwardArgs& args, float* scratch, int64_t task, int64_t tasks) {
+  args.shape.taps() == 9 ? backward_as<9, KIND>(args, scratch, task, tasks)
+                         : backward_as<0, KIND>(args, scratch, task, tasks);
 }
 
 // `tasks` is a multiple of args.splits.
 static void backward(const BackwardArgs& args, float* scratch, int64_t task, int64_t tasks) {
-  args.shape.taps() == 9 ? backward_as<9>(args, scratch, task, tasks) : backward_as<0>(args, scratch, task, tasks);
+  switch (args.gates.kind) {
+    case Attention::softmax: return backward_of<Attention::softmax>(args, scratch, task, tasks);
+    case Attention::gates: return backward_of<Attention::gates>(args, scratch, task, tasks);
+    case Attention::lines: return backward_of<Attention::lines>(args, scratch, task, tasks);
+  }
 }
 
-static int64_t backward_scratch(const Shape& s) { return Backward<0>::scratch(s); }
+static int64_t backward_scratch(const Shape& s) {
+  return Backward<0, Attention::lines>::scratch(s) + TileGates<Attention::gates>::floats(s);
+}
 
 }  // namespace RFA_ISA
 }  // namespace rfa

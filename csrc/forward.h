@@ -62,7 +62,7 @@ struct Forward {
       load_patch<TAPS>(tile, rows, v, taps, patch);
       const Vec sum = KIND == Attention::softmax ? sum_of<TAPS>(taps, patch) : Vec{};
       features<TAPS>(k, taps, patch, feature);
-      if (KIND == Attention::softmax)
+      if constexpr (KIND == Attention::softmax)
         softmax<TAPS>(k, taps, sum, share);
       else
         gates.template weights<TAPS>(v, taps, shape.kernel_w, share);

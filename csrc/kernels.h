@@ -13,7 +13,8 @@ static int64_t coefficients(int taps) { return Coefficients::floats(taps); }
 
 static const Kernels KERNELS = {RFA_NAME,         coefficients,     Coefficients::fold, forward_scratch,
                                 forward,          backward_scratch, backward,           rows_scratch,
-                                correct,          moments,          Survey::scratch,    survey};
+                                correct,          moments,          Survey::scratch,    survey,
+                                survey_backward_scratch, survey_backward};
 
 }  // namespace RFA_ISA
 }  // namespace rfa

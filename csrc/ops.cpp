@@ -67,6 +67,13 @@ Tensor zeros(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
   return t;
 }
 
+// Doubles as floats, in another shape.
+Tensor narrow(const Tensor& values, std::vector<int64_t> sizes) {
+  const Tensor t = empty(std::move(sizes));
+  for (int64_t n = 0; n < t.numel(); ++n) mutable_floats(t)[n] = float(doubles(values)[n]);
+  return t;
+}
+
 constexpr int64_t MOST = int64_t(1) << 31;  // of any size: their products of two then fit
 
 int64_t product(std::initializer_list<int64_t> factors) {
@@ -378,14 +385,57 @@ struct Shares {
   }
 };
 
-// Adds up the splits of a result [splits, ...] in order; the first takes the sum.
+// What every backward pass over the contraction returns besides the gradients of its attention: those of input (with fixed
+// statistics) and weight, and the sums S [C, T] and D [C, T, T].
+struct Sums {
+  Tensor grad_x, grad_weight, sum, outer;
+};
+
 template <class Number>
-void add_splits(Number* values, int64_t count, int64_t splits) {
-  for (int64_t n = 1; n < splits; ++n)
-    for (int64_t i = 0; i < count; ++i) values[i] += values[n * count + i];
+Tensor first_of(const Tensor& all, std::vector<int64_t> sizes, int64_t splits, ScalarType dtype) {
+  const Tensor one = empty(std::move(sizes), dtype);
+  const int64_t count = one.numel();
+  const Number* values = static_cast<const Number*>(all.data_ptr());
+  Number* to = static_cast<Number*>(one.data_ptr());
+  std::memcpy(to, values, sizeof(Number) * count);
+  for (int64_t n = 1; n < splits; ++n)  // in order, so that the same bits come out every time
+    for (int64_t i = 0; i < count; ++i) to[i] += values[n * count + i];
+  return one;
 }
 
-// Gradients of input (that of fixed statistics), attention_weight and weight; the sums S [C, T] and D [C, T, T].
+Sums differentiate(const Tensor& grad_out, const Tensor& x, const Parameters& p, const Tensor& coefficients,
+                   const Tensor& kernel, const Gates& gates, const GateGradients& gate_grads, const Shares& shares,
+                   bool input_too) {
+  const Shape& s = p.shape;
+  const int64_t c = s.channels, t = s.taps(), n = shares.splits;
+  const std::vector<int64_t> weight_sizes = {s.out_channels, c / s.groups, s.kernel_h, s.kernel_w};
+  const Tensor grad_x = input_too ? empty_map(s.batch, c, s.height, s.width, channels_last(x)) : empty({0});
+  if (input_too) std::memset(grad_x.data_ptr(), 0, sizeof(float) * grad_x.numel());
+  if (s.pixels() == 0)
+    return {grad_x, zeros(weight_sizes), zeros({c, t}, ScalarType::Double), zeros({c, t, t}, ScalarType::Double)};
+  const Tensor grad = even(grad_out);
+  const Tensor grad_weight = n == 1 ? empty(weight_sizes) : empty({n, kernel.numel()});
+  const Tensor sum = empty({n, c, t}, ScalarType::Double), outer = empty({n, c, t, t}, ScalarType::Double);
+  const BackwardArgs args = {s,
+                             map_of(x),
+                             map_of(grad),
+                             floats(coefficients),
+                             floats(kernel),
+                             gates,
+                             input_too ? mutable_map_of(grad_x) : Map{},
+                             mutable_floats(grad_weight),
+                             gate_grads,
+                             mutable_doubles(sum),
+                             mutable_doubles(outer),
+                             n,
+                             shares.blocks_a_group};
+  run(shares.tasks, chosen->backward_scratch(s),
+      [&](int64_t index, float* scratch) { chosen->backward(args, scratch, index, shares.tasks); });
+  return {grad_x, n == 1 ? grad_weight : first_of<float>(grad_weight, weight_sizes, n, ScalarType::Float),
+          first_of<double>(sum, {c, t}, n, ScalarType::Double), first_of<double>(outer, {c, t, t}, n, ScalarType::Double)};
+}
+
+// Gradients of input (that of fixed statistics), attention_weight and weight; the sums S and D.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rfa_backward(
     const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& attention_weight,
     const Tensor& weight, MaybeTensor norm_weight, MaybeTensor norm_bias, MaybeTensor mean, MaybeTensor var,
@@ -398,52 +448,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rfa_backward(
   check(grad_out, "grad_out", ScalarType::Float, {s.batch, s.out_channels, s.out_height, s.out_width});
   const auto statistics = p.statistics();
   const Tensor coefficients = p.coefficients(p.norm(statistics), &attention, statistics);
-
-  const Tensor grad = even(grad_out);
   const Shares shares(s);
-  const Tensor grad_x = input_too ? empty_map(s.batch, c, s.height, s.width, channels_last(x)) : empty({0});
-  if (input_too) std::memset(grad_x.data_ptr(), 0, sizeof(float) * grad_x.numel());
-  const int64_t n = shares.splits;
-  Tensor grad_weight = n == 1 ? empty({s.out_channels, c / groups, s.kernel_h, s.kernel_w}) : empty({n, kernel.numel()});
-  const Tensor grad_attention = empty({n, c, t});
-  const Tensor sum = empty({n, c, t}, ScalarType::Double), outer = empty({n, c, t, t}, ScalarType::Double);
-  if (s.pixels() == 0) {
-    const auto double_zeros = [&](std::vector<int64_t> sizes) { return zeros(std::move(sizes), ScalarType::Double); };
-    return {grad_x, zeros({c, t}), zeros({s.out_channels, c / groups, s.kernel_h, s.kernel_w}), double_zeros({c, t}),
-            double_zeros({c, t, t})};
-  }
-  const BackwardArgs args = {s,
-                             map_of(x),
-                             map_of(grad),
-                             floats(coefficients),
-                             floats(attention),
-                             floats(kernel),
-                             input_too ? mutable_map_of(grad_x) : Map{},
-                             mutable_floats(grad_weight),
-                             mutable_floats(grad_attention),
-                             mutable_doubles(sum),
-                             mutable_doubles(outer),
-                             n,
-                             shares.blocks_a_group};
-  run(shares.tasks, chosen->backward_scratch(s),
-      [&](int64_t index, float* scratch) { chosen->backward(args, scratch, index, shares.tasks); });
-  add_splits(mutable_floats(grad_attention), c * t, n);
-  add_splits(mutable_doubles(sum), c * t, n);
-  add_splits(mutable_doubles(outer), c * t * t, n);
-  if (n > 1) {
-    const Tensor whole = empty({s.out_channels, c / groups, s.kernel_h, s.kernel_w});
-    add_splits(mutable_floats(grad_weight), kernel.numel(), n);
-    std::memcpy(whole.data_ptr(), grad_weight.data_ptr(), sizeof(float) * kernel.numel());
-    grad_weight = whole;
-  }
-  const auto first = [&](const Tensor& all, std::vector<int64_t> sizes, ScalarType dtype) {
-    if (n == 1) return torch::stable::view(all, torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()));
-    const Tensor one = empty(sizes, dtype);
-    std::memcpy(one.data_ptr(), all.data_ptr(), one.numel() * (dtype == ScalarType::Double ? 8 : 4));
-    return one;
-  };
-  return {grad_x, first(grad_attention, {c, t}, ScalarType::Float), grad_weight, first(sum, {c, t}, ScalarType::Double),
-          first(outer, {c, t, t}, ScalarType::Double)};
+  const Tensor grad_attention = zeros({shares.splits, c, t});
+  const Sums sums = differentiate(grad_out, x, p, coefficients, kernel, {Attention::softmax, nullptr, nullptr},
+                                  {mutable_floats(grad_attention), nullptr}, shares, input_too);
+  return {sums.grad_x, first_of<float>(grad_attention, {c, t}, shares.splits, ScalarType::Float), sums.grad_weight, sums.sum,
+          sums.outer};
 }
 
 // From S and D: the gradients of feature_weight, norm_weight and norm_bias; grad_x gains what goes through the statistics.
@@ -511,53 +521,128 @@ std::tuple<Tensor, Tensor, Tensor> norm_backward(Tensor grad_x, const Tensor& x,
   return {grad_filter, grad_scale, grad_bias};
 }
 
-// ---- Attentions that look at the whole map, in inference -----------------------------------------------------------
+// ---- Attentions that look at the whole map -------------------------------------------------------------------------
+//
+// kind 1, gates: a factor a channel and a factor a place. kind 2, lines: a factor a row and a factor a column of the map of
+// taps. The features are relu(feature_weight * x + feature_bias), the norm being folded.
 
-Parameters fixed_parameters(const Tensor& x, const Tensor& feature_weight, MaybeTensor norm_weight, MaybeTensor norm_bias,
-                            const Tensor& mean, const Tensor& var, double eps, const std::vector<int64_t>& window,
-                            int64_t out_channels, int64_t groups) {
-  return Parameters(x, feature_weight, norm_weight, norm_bias, mean, var, std::nullopt, 0, eps, window, out_channels, groups);
-}
+struct Features : Parameters {
+  Tensor coefficients;
+  Attention kind;
 
-// kind 1: the largest and the mean feature over C, [B, T, h, w] each. kind 2: means over the rows and the columns of the
-// map of taps, [B, C, kh, h] and [B, C, kw, w].
-std::tuple<Tensor, Tensor> survey_features(const Tensor& x, const Tensor& feature_weight, MaybeTensor norm_weight,
-                                           MaybeTensor norm_bias, const Tensor& mean, const Tensor& var, double eps,
-                                           std::vector<int64_t> window, int64_t kind) {
-  STD_TORCH_CHECK(kind == 1 || kind == 2, "kind must be 1 or 2");
-  const Parameters p = fixed_parameters(x, feature_weight, norm_weight, norm_bias, mean, var, eps, window, 1, 1);
-  const Shape& s = p.shape;
-  const bool lines = kind == 2;
-  const Tensor first = lines ? zeros({s.batch, s.channels, s.kernel_h, s.out_height})
-                             : empty({s.batch, s.taps(), s.out_height, s.out_width});
-  const Tensor second = lines ? zeros({s.batch, s.channels, s.kernel_w, s.out_width})
-                              : empty({s.batch, s.taps(), s.out_height, s.out_width});
-  if (s.pixels() == 0) return {first, second};
-  const Tensor coefficients = p.coefficients(p.norm(std::nullopt), nullptr);
-  const SurveyArgs args = {s, map_of(x), floats(coefficients), Attention(kind), mutable_floats(first), mutable_floats(second)};
+  Features(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& window, int64_t kind_,
+           int64_t out_channels, int64_t groups)
+      : Parameters(x, weight, std::nullopt, bias, zeros({weight.size(0)}), zeros({weight.size(0)}), std::nullopt, 0, 1.0,
+                   window, out_channels, groups),
+        kind(Attention(kind_)) {
+    STD_TORCH_CHECK(kind_ == 1 || kind_ == 2, "kind must be 1 or 2");
+    coefficients = Parameters::coefficients(norm(std::nullopt), nullptr);  // mean 0, var 0, eps 1: as they are
+  }
+
+  Tensor checked_first(const Tensor& t, const char* name) const {
+    return kind == Attention::gates ? dense(t, name, {shape.batch, shape.channels})
+                                    : dense(t, name, {shape.batch, shape.channels, shape.kernel_h, shape.out_height});
+  }
+  Tensor checked_second(const Tensor& t, const char* name) const {
+    return kind == Attention::gates ? checked_places(t, name)
+                                    : dense(t, name, {shape.batch, shape.channels, shape.kernel_w, shape.out_width});
+  }
+  Tensor checked_places(const Tensor& t, const char* name) const {
+    return dense(t, name, {shape.batch, shape.taps(), shape.out_height, shape.out_width});
+  }
+};
+
+// Gates: the largest and the mean feature over C, [B, T, h, w] each, and how many channels have the largest (if wanted).
+// Lines: means over the rows and the columns of the map of taps, [B, C, kh, h] and [B, C, kw, w], and nothing.
+std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor& feature_weight,
+                                                   const Tensor& feature_bias, std::vector<int64_t> window, int64_t kind,
+                                                   bool count_ties) {
+  const Features f(x, feature_weight, feature_bias, window, kind, 1, 1);
+  const Shape& s = f.shape;
+  const bool lines = f.kind == Attention::lines;
+  const std::vector<int64_t> places = {s.batch, s.taps(), s.out_height, s.out_width};
+  const Tensor first = lines ? zeros({s.batch, s.channels, s.kernel_h, s.out_height}) : empty(places);
+  const Tensor second = lines ? zeros({s.batch, s.channels, s.kernel_w, s.out_width}) : empty(places);
+  const bool counts = count_ties && !lines;
+  const Tensor ties = counts ? empty(places) : empty({0});
+  if (s.pixels() == 0) return {first, second, ties};
+  const SurveyArgs args = {s,      map_of(x), floats(f.coefficients), f.kind, mutable_floats(first), mutable_floats(second),
+                           counts ? mutable_floats(ties) : nullptr};
   const int64_t tasks = lines ? at_most(threads(), s.batch * s.channels) : at_least_one(at_most(threads(), s.pixels() / 64));
   run(tasks, chosen->survey_scratch(s), [&](int64_t n, float* scratch) { chosen->survey(args, scratch, n, tasks); });
-  return {first, second};
+  return {first, second, ties};
 }
 
-// The features times given gates, contracted. kind 1: first [B, C], second [B, T, h, w]; kind 2: first [B, C, kh, h],
-// second [B, C, kw, w].
-Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, MaybeTensor norm_weight, MaybeTensor norm_bias,
-                      const Tensor& mean, const Tensor& var, double eps, const Tensor& first_, const Tensor& second_,
-                      const Tensor& weight, MaybeTensor bias, std::vector<int64_t> window, int64_t groups, int64_t kind,
-                      MaybeTensor scale, MaybeTensor shift, int64_t act) {
-  STD_TORCH_CHECK(kind == 1 || kind == 2, "kind must be 1 or 2");
-  const Parameters p =
-      fixed_parameters(x, feature_weight, norm_weight, norm_bias, mean, var, eps, window, weight.size(0), groups);
-  const Shape& s = p.shape;
-  const Tensor first = kind == 1 ? dense(first_, "channel gates", {s.batch, s.channels})
-                                 : dense(first_, "row gates", {s.batch, s.channels, s.kernel_h, s.out_height});
-  const Tensor second = kind == 1 ? dense(second_, "place gates", {s.batch, s.taps(), s.out_height, s.out_width})
-                                  : dense(second_, "column gates", {s.batch, s.channels, s.kernel_w, s.out_width});
+// The gradients of x, feature_weight and feature_bias. Gates: from those of the largest (already shared among ties) and of
+// each feature. Lines: from those of each feature by its row and by its column.
+std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const Tensor& grad_first_,
+                                                   const Tensor& grad_second_, const Tensor& x, const Tensor& feature_weight,
+                                                   const Tensor& feature_bias, std::vector<int64_t> window, int64_t kind) {
+  const Features f(x, feature_weight, feature_bias, window, kind, 1, 1);
+  const Shape& s = f.shape;
+  const int64_t c = s.channels, t = s.taps();
+  const bool lines = f.kind == Attention::lines;
+  const Tensor largest = lines ? largest_ : f.checked_places(largest_, "largest");
+  const Tensor grad_first = lines ? f.checked_first(grad_first_, "grad_first") : f.checked_places(grad_first_, "grad_first");
+  const Tensor grad_second = f.checked_second(grad_second_, "grad_second");
+  const Tensor grad_x = empty_map(s.batch, c, s.height, s.width, channels_last(x));
+  std::memset(grad_x.data_ptr(), 0, sizeof(float) * grad_x.numel());
+  const Tensor sum = zeros({c, t}, ScalarType::Double), outer = zeros({c, t, t}, ScalarType::Double);
+  if (s.pixels() > 0) {
+    const SurveyBackwardArgs args = {s,
+                                     map_of(x),
+                                     floats(f.coefficients),
+                                     f.kind,
+                                     lines ? nullptr : floats(largest),
+                                     floats(grad_first),
+                                     floats(grad_second),
+                                     mutable_map_of(grad_x),
+                                     mutable_doubles(sum),
+                                     mutable_doubles(outer)};
+    const int64_t tasks = at_most(threads(), c);
+    run(tasks, chosen->survey_backward_scratch(s),
+        [&](int64_t n, float* scratch) { chosen->survey_backward(args, scratch, n, tasks); });
+  }
+  return {grad_x, narrow(outer, {c * t, 1, s.kernel_h, s.kernel_w}), narrow(sum, {c * t})};
+}
+
+// The features times given gates, contracted. Gates: first [B, C], second [B, T, h, w]; lines: first [B, C, kh, h], second
+// [B, C, kw, w].
+Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, const Tensor& first_,
+                      const Tensor& second_, const Tensor& weight, MaybeTensor bias, std::vector<int64_t> window,
+                      int64_t groups, int64_t kind, MaybeTensor scale, MaybeTensor shift, int64_t act) {
+  const Features f(x, feature_weight, feature_bias, window, kind, weight.size(0), groups);
+  const Tensor first = f.checked_first(first_, "first"), second = f.checked_second(second_, "second");
+  const Tensor kernel = dense_weight(weight, f.shape);
+  const EpilogueTensors epilogue(bias, scale, shift, act, f.shape.out_channels);
+  return contract_features(x, f.shape, f.coefficients, kernel, epilogue.view(), {f.kind, floats(first), floats(second)});
+}
+
+// The gradients of x, feature_weight, feature_bias, first, second and weight.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backward(
+    const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, const Tensor& first_,
+    const Tensor& second_, const Tensor& weight, std::vector<int64_t> window, int64_t groups, int64_t kind) {
+  const Features f(x, feature_weight, feature_bias, window, kind, weight.size(0), groups);
+  const Shape& s = f.shape;
+  const Tensor first = f.checked_first(first_, "first"), second = f.checked_second(second_, "second");
   const Tensor kernel = dense_weight(weight, s);
-  const EpilogueTensors epilogue(bias, scale, shift, act, s.out_channels);
-  const Tensor coefficients = p.coefficients(p.norm(std::nullopt), nullptr);
-  return contract_features(x, s, coefficients, kernel, epilogue.view(), {Attention(kind), floats(first), floats(second)});
+  check(grad_out, "grad_out", ScalarType::Float, {s.batch, s.out_channels, s.out_height, s.out_width});
+  const Shares shares(s);
+  // Of the places' gradient each share of the channels makes its own part.
+  const int64_t parts = f.kind == Attention::gates ? shares.tasks / shares.splits : 1;
+  const std::vector<int64_t> sizes = {second.sizes().begin(), second.sizes().end()};
+  std::vector<int64_t> part_sizes = sizes;
+  part_sizes.insert(part_sizes.begin(), parts);
+  const std::vector<int64_t> first_sizes = {first.sizes().begin(), first.sizes().end()};
+  const Tensor grad_first = zeros(first_sizes), grad_second = zeros(part_sizes);
+  const Sums sums = differentiate(grad_out, x, f, f.coefficients, kernel, {f.kind, floats(first), floats(second)},
+                                  {mutable_floats(grad_first), mutable_floats(grad_second)}, shares, true);
+  return {sums.grad_x,
+          narrow(sums.outer, {s.channels * s.taps(), 1, s.kernel_h, s.kernel_w}),
+          narrow(sums.sum, {s.channels * s.taps()}),
+          grad_first,
+          first_of<float>(grad_second, sizes, parts, ScalarType::Float),
+          sums.grad_weight};
 }
 
 }  // namespace
@@ -577,12 +662,18 @@ STABLE_TORCH_LIBRARY(rfaconv, m) {
       "norm_backward(Tensor(a!) grad_x, Tensor input, Tensor feature_weight, Tensor? norm_weight, Tensor? mean, "
       "Tensor? var, Tensor? moments, Tensor sum, Tensor outer, int count, float eps, int[] window) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "survey_features(Tensor input, Tensor feature_weight, Tensor? norm_weight, Tensor? norm_bias, Tensor mean, Tensor var, "
-      "float eps, int[] window, int kind) -> (Tensor, Tensor)");
+      "survey_features(Tensor input, Tensor feature_weight, Tensor feature_bias, int[] window, int kind, bool count_ties) "
+      "-> (Tensor, Tensor, Tensor)");
   m.def(
-      "contract_gated(Tensor input, Tensor feature_weight, Tensor? norm_weight, Tensor? norm_bias, Tensor mean, Tensor var, "
-      "float eps, Tensor first, Tensor second, Tensor weight, Tensor? bias, int[] window, int groups, int kind, "
-      "Tensor? scale, Tensor? shift, int act) -> Tensor");
+      "survey_backward(Tensor largest, Tensor grad_first, Tensor grad_second, Tensor input, Tensor feature_weight, "
+      "Tensor feature_bias, int[] window, int kind) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "contract_gated(Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor first, Tensor second, Tensor weight, "
+      "Tensor? bias, int[] window, int groups, int kind, Tensor? scale, Tensor? shift, int act) -> Tensor");
+  m.def(
+      "contract_gated_backward(Tensor grad_out, Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor first, "
+      "Tensor second, Tensor weight, int[] window, int groups, int kind) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(rfaconv, CPU, m) {
@@ -592,7 +683,9 @@ STABLE_TORCH_LIBRARY_IMPL(rfaconv, CPU, m) {
   m.impl("rfa_backward", TORCH_BOX(&rfa_backward));
   m.impl("norm_backward", TORCH_BOX(&norm_backward));
   m.impl("survey_features", TORCH_BOX(&survey_features));
+  m.impl("survey_backward", TORCH_BOX(&survey_backward));
   m.impl("contract_gated", TORCH_BOX(&contract_gated));
+  m.impl("contract_gated_backward", TORCH_BOX(&contract_gated_backward));
 }
 
 // For Python, by ctypes: the name of the kernels in use; another set's, if this machine has it (0 if not).

@@ -51,6 +51,16 @@ struct Gates {
   const float* second;  // gates: place; lines: columns
 };
 
+// Where the gradients of the attention go.
+//   softmax: first [splits, C, T], that of attention_weight
+//   gates:   first [B, C]; second [shares of the channels, B, T, h, w]
+//   lines:   first [B, C, kh, h]; second [B, C, kw, w]
+// Those of gates and lines are added to what is there.
+struct GateGradients {
+  float* first;
+  float* second;
+};
+
 struct ForwardArgs {
   Shape shape;
   ConstMap x;
@@ -64,13 +74,13 @@ struct ForwardArgs {
 struct BackwardArgs {
   Shape shape;
   ConstMap x, grad_out;
-  const float* coefficients;      // from `fold`
-  const float* attention_weight;  // [C, T]
-  const float* weight;            // [O, C/groups * T]
+  const float* coefficients;  // from `fold`
+  const float* weight;        // [O, C/groups * T]
+  Gates gates;
   // Results; per image group (see `splits`) one after the other.
   Map grad_x;         // zeroed by the caller; data null: not wanted
   float* grad_weight;  // [splits, O, C/groups * T]
-  float* grad_attention;  // [splits, C, T]
+  GateGradients gate_grads;
   double* sum;         // [splits, C, T]: S, the sum of the features' gradients
   double* outer;       // [splits, C, T, T]: D, the sum of gradient times patch, centred if the coefficients are
   int64_t splits;          // the images are cut into so many groups
@@ -100,6 +110,22 @@ struct SurveyArgs {
   Attention kind;
   float* first;   // gates: [B, T, h, w], the largest feature over C; lines: [B, C, kh, h], means over each row
   float* second;  // gates: the same shape, their mean over C;         lines: [B, C, kw, w], means over each column
+  float* ties;    // gates: how many channels have the largest feature; null: not wanted
+};
+
+// The gradient of a survey. gates: each feature gains grad_second, and grad_first where it is the largest.
+// lines: each feature gains that of its row and that of its column.
+struct SurveyBackwardArgs {
+  Shape shape;
+  ConstMap x;
+  const float* coefficients;
+  Attention kind;
+  const float* largest;  // gates: the survey's first result
+  const float* grad_first;
+  const float* grad_second;
+  Map grad_x;     // zeroed by the caller
+  double* sum;    // [C, T]: S
+  double* outer;  // [C, T, T]: D
 };
 
 // One instruction set's kernels. `task` of `tasks` says which part of the work is done; parts do not overlap in what they
@@ -119,6 +145,8 @@ struct Kernels {
   void (*moments)(const MomentsArgs&, float* scratch, int64_t task, int64_t tasks);
   int64_t (*survey_scratch)(const Shape&);
   void (*survey)(const SurveyArgs&, float* scratch, int64_t task, int64_t tasks);
+  int64_t (*survey_backward_scratch)(const Shape&);
+  void (*survey_backward)(const SurveyBackwardArgs&, float* scratch, int64_t task, int64_t tasks);
 };
 
 const Kernels& baseline_kernels();

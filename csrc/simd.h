@@ -99,6 +99,13 @@ static RFA_INLINE float sum_lanes(Vec a) {
   return total;
 }
 
+static RFA_INLINE float sum_of_row(const float* from, int count) {
+  Vec sum = {};
+  for (; count >= LANES; from += LANES, count -= LANES) sum += load(from);
+  if (count) sum += load_lanes(Vec{}, first_lanes(count), from);
+  return sum_lanes(sum);
+}
+
 // 2^x to 1e-7 relative: a minimax polynomial of degree 5 over an interval of length 1, then the exponent. x is at most
 // 127; below -126 the result may be 2^-126 instead of less, which no sum that holds a 1 notices. NaN stays NaN.
 static RFA_INLINE Vec exp2(Vec x) {

@@ -1,7 +1,9 @@
 // A first pass over the features for attentions that look at the whole map: nothing is contracted, nothing kept.
 #pragma once
 
-#include "generate.h"
+#include "filters.h"
+#include "gates.h"
+#include "statistics.h"
 
 namespace rfa {
 namespace RFA_ISA {
@@ -10,16 +12,17 @@ struct Survey {
   const SurveyArgs& args;
   const Shape& shape;
   const int taps;
-  float *first, *second, *rows_buffer;
+  float *first, *second, *ties, *rows_buffer;
 
   Survey(const SurveyArgs& a, float* scratch) : args(a), shape(a.shape), taps(a.shape.taps()) {
     first = scratch;
     second = first + taps * panel_stride(TILE_PIXELS);
-    rows_buffer = second + taps * panel_stride(TILE_PIXELS);
+    ties = second + taps * panel_stride(TILE_PIXELS);
+    rows_buffer = ties + taps * panel_stride(TILE_PIXELS);
   }
 
   static int64_t scratch(const Shape& s) {
-    return 2 * s.taps() * panel_stride(TILE_PIXELS) + Rows::floats(s, CHANNELS);
+    return 3 * s.taps() * panel_stride(TILE_PIXELS) + Rows::floats(s, CHANNELS);
   }
 
   // For each place and tap, the largest and the mean feature over the channels.
@@ -37,8 +40,9 @@ struct Survey {
           const int64_t stride = panel_stride(TILE_PIXELS);
 #pragma GCC unroll 9
           for (int t = 0, T = taps; t < T; ++t) {
-            // The new value second: where it is NaN, so is the result; where the old one is, the sum tells.
-            store(one + t * stride, c ? max_or_nan(load(one + t * stride), feature[t]) : feature[t]);
+            const Vec before = load(one + t * stride), now = c ? max_or_nan(before, feature[t]) : feature[t];
+            store(one + t * stride, now);
+            if (args.ties) count_ties(one + (ties - first) + t * stride, c > 0, before, feature[t], now);
             store(other + t * stride, c ? load(other + t * stride) + feature[t] : feature[t]);
           }
         });
@@ -47,6 +51,12 @@ struct Survey {
     });
   }
 
+  static RFA_INLINE void count_ties(float* count, bool any, Vec before, Vec value, Vec now) {
+    const Vec kept = any ? (before == now ? load(count) : Vec{}) : Vec{};
+    store(count, value == now ? kept + 1.0f : kept);
+  }
+
+  // `max` gives its second operand where one is NaN: a new NaN is kept by that, an old one by this.
   static RFA_INLINE Vec max_or_nan(Vec old, Vec value) { return old == old ? max(old, value) : old; }
 
   void write_places(const Tile& tile) {
@@ -57,6 +67,7 @@ struct Survey {
       for (int t = 0, T = taps; t < T; ++t) {
         const int64_t at = (part.image * taps + t) * plane + part.place;
         std::memcpy(args.first + at, first + t * stride + part.pixel, sizeof(float) * part.pixels);
+        if (args.ties) std::memcpy(args.ties + at, ties + t * stride + part.pixel, sizeof(float) * part.pixels);
         for (int p = 0; p < part.pixels; ++p) args.second[at + p] = second[t * stride + part.pixel + p] * share;
       }
     }
@@ -102,27 +113,8 @@ struct Survey {
         store(other + j * stride, sum);
       }
     });
-    const Tile::Part& part = tile.parts[0];
-    float* row_sums = args.first + image_channel * kernel_h * shape.out_height;
-    float* column_sums = args.second + image_channel * kernel_w * shape.out_width;
-    int64_t column = part.place % shape.out_width, row = part.first_row;
-    for (int done = 0; done < part.pixels; ++row, column = 0) {
-      int length = part.pixels - done;
-      length = shape.out_width - column < length ? int(shape.out_width - column) : length;
-      for (int i = 0; i < kernel_h; ++i) row_sums[i * shape.out_height + row] += sum_of_row(first + i * stride + done, length);
-      for (int j = 0; j < kernel_w; ++j) {
-        float* to = column_sums + j * shape.out_width + column;
-        for (int p = 0; p < length; ++p) to[p] += second[j * stride + done + p];
-      }
-      done += length;
-    }
-  }
-
-  static RFA_INLINE float sum_of_row(const float* from, int count) {
-    Vec sum = {};
-    for (; count >= LANES; from += LANES, count -= LANES) sum += load(from);
-    if (count) sum += load_lanes(Vec{}, first_lanes(count), from);
-    return sum_lanes(sum);
+    add_lines(tile.parts[0], shape, first, second, stride, args.first + image_channel * kernel_h * shape.out_height,
+              args.second + image_channel * kernel_w * shape.out_width);
   }
 
  private:
@@ -154,6 +146,121 @@ static void survey_as(const SurveyArgs& args, float* scratch, int64_t task, int6
 // For lines, the results must be zero at the start.
 static void survey(const SurveyArgs& args, float* scratch, int64_t task, int64_t tasks) {
   args.shape.taps() == 9 ? survey_as<9>(args, scratch, task, tasks) : survey_as<0>(args, scratch, task, tasks);
+}
+
+// What a feature gains from the gradient of the survey.
+template <Attention KIND>
+struct SurveyGradient;
+
+template <>
+struct SurveyGradient<Attention::lines> {
+  Gates gradients;
+  TileGates<Attention::lines> lines;
+
+  SurveyGradient(const SurveyBackwardArgs& args, float* buffer)
+      : gradients{Attention::lines, args.grad_first, args.grad_second}, lines(gradients, buffer) {}
+
+  static int64_t floats(const Shape& s) { return TileGates<Attention::lines>::floats(s); }
+  void start(const Tile& tile, const Shape& s) { lines.start(tile, s); }
+  void channel(const Tile& tile, const Shape& s, int64_t c) { lines.channel(tile, s, c); }
+
+  RFA_INLINE Vec at(int v, int t, int kernel_w, Vec) const {
+    const int64_t stride = panel_stride(TILE_PIXELS);
+    return load(lines.buffer + t / kernel_w * stride + v * LANES) +
+           load(lines.buffer + (lines.kernel_h + t % kernel_w) * stride + v * LANES);
+  }
+};
+
+template <>
+struct SurveyGradient<Attention::gates> {
+  const SurveyBackwardArgs& args;
+  float* buffer;  // largest, grad_first and grad_second of the tile, [T, stride] each
+  int taps = 0;
+
+  SurveyGradient(const SurveyBackwardArgs& a, float* b) : args(a), buffer(b) {}
+
+  static int64_t floats(const Shape& s) { return 3 * s.taps() * panel_stride(TILE_PIXELS); }
+
+  void start(const Tile& tile, const Shape& s) {
+    const int64_t plane = s.out_height * s.out_width, stride = panel_stride(TILE_PIXELS);
+    taps = s.taps();
+    std::memset(buffer, 0, sizeof(float) * floats(s));
+    float* to = buffer;
+    const float* const sources[] = {args.largest, args.grad_first, args.grad_second};
+    for (const float* from : sources)
+      for (int t = 0; t < taps; ++t, to += stride)
+        for (int n = 0; n < tile.parts_count; ++n) {
+          const Tile::Part& part = tile.parts[n];
+          std::memcpy(to + part.pixel, from + (part.image * taps + t) * plane + part.place, sizeof(float) * part.pixels);
+        }
+  }
+  void channel(const Tile&, const Shape&, int64_t) {}
+
+  RFA_INLINE Vec at(int v, int t, int, Vec feature) const {
+    const int64_t block = taps * panel_stride(TILE_PIXELS);
+    const float* from = buffer + t * panel_stride(TILE_PIXELS) + v * LANES;
+    const Vec first = load(from + block), second = load(from + 2 * block);
+    return feature == load(from) ? first + second : second;
+  }
+};
+
+template <int TAPS, Attention KIND>
+static void survey_backward_as(const SurveyBackwardArgs& args, float* scratch, int64_t task, int64_t tasks) {
+  const Shape& shape = args.shape;
+  const TapCount<TAPS> taps(shape.taps());
+  FilterGradient<TAPS> filters(shape, TILE_PIXELS, scratch);
+  float* totals = scratch + FilterGradient<TAPS>::scratch(shape, TILE_PIXELS);
+  float* gradient_buffer = totals + CHANNELS_AT_ONCE * filters.totals(taps);
+  SurveyGradient<KIND> gradient(args, gradient_buffer);
+  int64_t origin = 0;
+  const auto total_of = [&](int64_t c) { return totals + (c - origin) * filters.totals(taps); };
+  for_channels(
+      shape, args.x, gradient_buffer + round_up(SurveyGradient<KIND>::floats(shape), 16), task, tasks,
+      [&](int64_t first, int64_t) {
+        origin = first;
+        std::memset(totals, 0, sizeof(float) * CHANNELS_AT_ONCE * filters.totals(taps));
+      },
+      [&](const Tile& tile, const float* rows, int64_t c) {
+        const Coefficients k(args.coefficients, c, taps);
+        if (c == origin) gradient.start(tile, shape);
+        gradient.channel(tile, shape, c);
+        for (int v = 0; v < tile.vectors; ++v) {
+          Vec patch[most_taps<TAPS>], feature[most_taps<TAPS>];
+          load_patch<TAPS>(tile, rows, v, taps, patch);
+          features<TAPS>(k, taps, patch, feature);
+          const Mask valid = first_lanes(tile.pixels - v * LANES);
+#pragma GCC unroll 9
+          for (int t = 0, T = taps; t < T; ++t) {
+            const Vec gained = where_positive(feature[t], gradient.at(v, t, shape.kernel_w, feature[t]));
+            store(filters.patches + t * filters.stride + v * LANES, patch[t]);
+            float* to = filters.dy + t * filters.stride + v * LANES;
+            if (valid != ALL_LANES) store(to, Vec{});
+            store_lanes(to, valid, gained);
+          }
+          store(filters.every_tap + v * LANES, Vec{});
+        }
+        filters.correlate(tile.vectors, total_of(c));
+        filters.spread(tile, k, args.grad_x, c);
+      },
+      [&](int64_t first, int64_t last) {
+        for (int64_t c = first; c < last; ++c)
+          filters.write(total_of(c), args.sum + c * taps, args.outer + c * taps * taps);
+      });
+}
+
+static void survey_backward(const SurveyBackwardArgs& args, float* scratch, int64_t task, int64_t tasks) {
+  const bool nine = args.shape.taps() == 9;
+  if (args.kind == Attention::lines)
+    return nine ? survey_backward_as<9, Attention::lines>(args, scratch, task, tasks)
+                : survey_backward_as<0, Attention::lines>(args, scratch, task, tasks);
+  return nine ? survey_backward_as<9, Attention::gates>(args, scratch, task, tasks)
+              : survey_backward_as<0, Attention::gates>(args, scratch, task, tasks);
+}
+
+static int64_t survey_backward_scratch(const Shape& s) {
+  return FilterGradient<0>::scratch(s, TILE_PIXELS) + CHANNELS_AT_ONCE * FilterGradient<0>::totals(s.taps()) +
+         round_up(SurveyGradient<Attention::lines>::floats(s), 16) + SurveyGradient<Attention::gates>::floats(s) + 16 +
+         Rows::floats(s, CHANNELS_AT_ONCE);
 }
 
 }  // namespace RFA_ISA

@@ -21,8 +21,8 @@ from rfaconv.ops.epilogue import ACTS, Epilogue
 from rfaconv.ops.stages import output_size, update_running
 
 FEWEST_VALUES = 32
-"""With less, a gradient through batch statistics is the small difference of two large parts; the kernel adds them up apart,
-the plain formula value by value (with two values the difference is nearly nothing)."""
+"""With less, a gradient through batch statistics is the small difference of two large parts: the kernel adds them up
+apart, the plain formula value by value (with two values the difference is nearly nothing)."""
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 

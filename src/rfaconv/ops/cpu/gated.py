@@ -12,24 +12,20 @@ Two kinds of survey, and of gates:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rfaconv.ops.cpu import library
 from rfaconv.ops.cpu.shapes import flat
 from rfaconv.ops.epilogue import ACTS, Epilogue
-from rfaconv.ops.stages import contract, generate, output_size
+from rfaconv.ops.stages import output_size
 from rfaconv.ops.window import Window
 
 Survey = Literal["places", "lines"]
 KINDS = {"places": 1, "lines": 2}  # csrc/problem.h: Attention
-
-PART = 2**19
-"""Feature values that the backward pass generates at a time: 2 MiB."""
 
 
 class Features(NamedTuple):
@@ -49,7 +45,6 @@ def can_take(x: Tensor, weight: Tensor, window: Window) -> bool:
         and x.layout == torch.strided
         and not torch.is_autocast_enabled("cpu")
         and not torch.onnx.is_in_onnx_export()
-        and not (torch.compiler.is_compiling() and torch.is_grad_enabled())  # the backward pass is a loop over blocks
         and window.taps <= library.MOST_TAPS
         and window.stride[1] <= library.MOST_STRIDE
         and x.numel() > 0
@@ -77,11 +72,11 @@ def gated_conv2d(
         epilogue: without gradients, computed together with the rest.
 
     Returns:
-        [B, O, h, w]. Differentiable once; the backward pass generates the features again, some channels at a time.
+        [B, O, h, w]. Differentiable once; the backward pass generates the features again.
     """
     if not torch.is_grad_enabled():
-        first, second = gates(*_survey(x, features, kind))
-        return _contract(x, features, kind, first, second, weight, bias, groups, epilogue)
+        found = gates(*_survey(x, features, kind)[:2])
+        return _contract(x, features, kind, found, weight, bias, groups, epilogue)
     first, second = gates(*_SurveyWithGradient.apply(kind, features.window, x, features.weight, features.bias))
     out = _ContractWithGradient.apply(
         kind, features.window, groups, x, features.weight, features.bias, first, second, weight, bias
@@ -104,133 +99,49 @@ def batch_statistics(x: Tensor, weight: Tensor, window: Window) -> tuple[Tensor,
     return (filters @ first).flatten().float(), var.flatten().float(), count
 
 
-def _fixed(features: Features) -> tuple[Any, ...]:
-    """The norm as the operators take it, when it is folded already: weight, bias, mean, var, eps."""
-    ones = torch.ones_like(features.bias)
-    return None, features.bias, torch.zeros_like(ones), ones, 0.0
-
-
-def _survey(x: Tensor, features: Features, kind: Survey) -> tuple[Tensor, Tensor]:
-    return torch.ops.rfaconv.survey_features(x, features.weight, *_fixed(features), flat(features.window), KINDS[kind])
+def _survey(x: Tensor, features: Features, kind: Survey, count_ties: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    weight, bias, window = features
+    return torch.ops.rfaconv.survey_features(x, weight, bias, flat(window), KINDS[kind], count_ties)
 
 
 def _contract(
     x: Tensor,
     features: Features,
     kind: Survey,
-    first: Tensor,
-    second: Tensor,
+    gates: tuple[Tensor, Tensor],
     weight: Tensor,
     bias: Tensor | None,
     groups: int,
     epilogue: Epilogue,
 ) -> Tensor:
+    scale, shift, act = epilogue
     return torch.ops.rfaconv.contract_gated(
-        x, features.weight, *_fixed(features), first, second, weight, bias, flat(features.window), groups, KINDS[kind],
-        epilogue.scale, epilogue.shift, ACTS.index(epilogue.act),
+        x, features.weight, features.bias, *gates, weight, bias, flat(features.window), groups, KINDS[kind],
+        scale, shift, ACTS.index(act),
     )  # fmt: skip
-
-
-# ---- Gradients: the plain formula, a block of images and channels at a time -----------------------------------------
-
-
-class _Block(NamedTuple):
-    images: slice
-    channels: slice
-    features: slice  # the channels' C*T features
-
-
-def _blocks(x: Tensor, window: Window, groups: int = 1) -> Iterator[_Block]:
-    """Blocks of about PART feature values; each lies within a group."""
-    height, width = output_size(x, window)
-    each = window.taps * height * width
-    channels = max(1, min(x.shape[1] // groups, PART // each))
-    images = max(1, PART // (each * channels))
-    a_group = x.shape[1] // groups
-    for image in range(0, x.shape[0], images):
-        for group in range(0, x.shape[1], a_group):
-            for first in range(group, group + a_group, channels):
-                last = min(first + channels, group + a_group)
-                yield _Block(
-                    slice(image, image + images), slice(first, last), slice(first * window.taps, last * window.taps)
-                )
-
-
-def _generate(x: Tensor, features: Features, block: _Block | None = None) -> Tensor:
-    """The features [b, c, kh, kw, h, w] of a block, or of an x and filters that are cut out already."""
-    weight, bias, window = features
-    if block is not None:
-        x, weight, bias = x[block.images, block.channels], weight[block.features], bias[block.features]
-    linear = generate(x, weight, None, window)
-    return F.relu(linear + bias.view(x.shape[1], *window.kernel_size, 1, 1))
-
-
-def _leaves(*tensors: Tensor) -> list[Tensor]:
-    return [tensor.detach().requires_grad_() for tensor in tensors]
-
-
-def _add(grads: list[Tensor | None], places: list[Any], found: tuple[Tensor, ...]) -> None:
-    for grad, place, value in zip(grads, places, found, strict=True):
-        if grad is not None:
-            grad[place] += value
 
 
 class _SurveyWithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, kind: Survey, window: Window, x: Tensor, weight: Tensor, bias: Tensor) -> Any:
-        first, second = _survey(x, Features(weight, bias, window), kind)
-        ctx.save_for_backward(x, weight, bias)
+        first, second, ties = _survey(x, Features(weight, bias, window), kind, count_ties=True)
+        ctx.save_for_backward(x, weight, bias, first, ties)
         ctx.kind, ctx.window = kind, window
         return first, second
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_first: Tensor, grad_second: Tensor) -> Any:
-        x, weight, bias = ctx.saved_tensors
-        grads = [torch.zeros_like(tensor) for tensor in (x, weight, bias)]
-        largest = None
-        if ctx.kind == "places":
-            largest, ties = _largest(x, Features(weight, bias, ctx.window))
+        x, weight, bias, first, ties = ctx.saved_tensors
+        (kh, kw), (h, w) = ctx.window.kernel_size, output_size(x, ctx.window)
+        if ctx.kind == "places":  # channels that share the largest feature share its gradient, as amax has it
             grad_first, grad_second = grad_first / ties, grad_second / x.shape[1]
-        for block in _blocks(x, ctx.window):
-            with torch.enable_grad():
-                leaves = _leaves(x[block.images, block.channels], weight[block.features], bias[block.features])
-                features = _generate(leaves[0], Features(leaves[1], leaves[2], ctx.window))
-            grad = _survey_gradient(features, block, largest, grad_first, grad_second)
-            places = [(block.images, block.channels), block.features, block.features]
-            _add([*grads], places, torch.autograd.grad(features, leaves, grad))
+        else:
+            grad_first, grad_second = grad_first / (kw * w), grad_second / (kh * h)
+        grads = torch.ops.rfaconv.survey_backward(
+            first, grad_first, grad_second, x, weight, bias, flat(ctx.window), KINDS[ctx.kind]
+        )
         return None, None, *grads
-
-
-def _largest(x: Tensor, features: Features) -> tuple[Tensor, Tensor]:
-    """The largest feature over the channels at each place, and how many share it: they share its gradient, as in amax.
-
-    Made by the operators that make the features below, so that equal ones are equal in every bit.
-    """
-    height, width = output_size(x, features.window)
-    largest = x.new_full((x.shape[0], features.window.taps, height, width), -torch.inf)
-    ties = torch.zeros_like(largest)
-    for block in _blocks(x, features.window):
-        found = _generate(x, features, block).flatten(2, 3)
-        before = largest[block.images]
-        now = torch.maximum(before, found.amax(1))
-        ties[block.images] = ties[block.images] * (before == now) + (found == now.unsqueeze(1)).sum(1)
-        largest[block.images] = now
-    return largest, ties.clamp_(min=1)
-
-
-def _survey_gradient(
-    features: Tensor, block: _Block, largest: Tensor | None, grad_first: Tensor, grad_second: Tensor
-) -> Tensor:
-    """The gradient of features [b, c, kh, kw, h, w] from those of their survey; `largest` is for places alone."""
-    kh, kw, h, w = features.shape[2:]
-    if largest is not None:
-        chosen = features.detach().flatten(2, 3) == largest[block.images].unsqueeze(1)
-        grad = chosen * grad_first[block.images].unsqueeze(1) + grad_second[block.images].unsqueeze(1)
-        return grad.view_as(features)
-    rows = grad_first[block.images, block.channels] / (kw * w)
-    columns = grad_second[block.images, block.channels] / (kh * h)
-    return rows[:, :, :, None, :, None] + columns[:, :, None, :, None, :]
 
 
 class _ContractWithGradient(torch.autograd.Function):
@@ -239,34 +150,13 @@ class _ContractWithGradient(torch.autograd.Function):
         x, weight, bias, first, second, kernel, kernel_bias = tensors
         ctx.save_for_backward(x, weight, bias, first, second, kernel)
         ctx.kind, ctx.window, ctx.groups, ctx.has_bias = kind, window, groups, kernel_bias is not None
-        return _contract(
-            x, Features(weight, bias, window), kind, first, second, kernel, kernel_bias, groups, Epilogue()
-        )
+        features = Features(weight, bias, window)
+        return _contract(x, features, kind, (first, second), kernel, kernel_bias, groups, Epilogue())
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> Any:
-        x, kernel = ctx.saved_tensors[0], ctx.saved_tensors[5]
-        grads = [torch.zeros_like(tensor) for tensor in ctx.saved_tensors]
-        outputs, inputs = kernel.shape[0] // ctx.groups, kernel.shape[1]
-        for block in _blocks(x, ctx.window, ctx.groups):
-            group = block.channels.start // inputs
-            out = slice(group * outputs, (group + 1) * outputs)
-            within = slice(block.channels.start - group * inputs, block.channels.stop - group * inputs)
-            both = (block.images, block.channels)
-            second_at: Any = block.images if ctx.kind == "places" else both
-            places: list[Any] = [both, block.features, block.features, both, second_at, (out, within)]
-            with torch.enable_grad():
-                leaves = _leaves(*(tensor[place] for tensor, place in zip(ctx.saved_tensors, places, strict=True)))
-                features = _generate(leaves[0], Features(leaves[1], leaves[2], ctx.window))
-                weighed = features * _factors(ctx.kind, leaves[3], leaves[4], ctx.window)
-                part = contract(weighed, leaves[5], None, 1)
-            _add([*grads], places, torch.autograd.grad(part, leaves, grad_out[block.images, out]))
+        grads = torch.ops.rfaconv.contract_gated_backward(
+            grad_out, *ctx.saved_tensors, flat(ctx.window), ctx.groups, KINDS[ctx.kind]
+        )
         return None, None, None, *grads, grad_out.sum((0, 2, 3)) if ctx.has_bias else None
-
-
-def _factors(kind: Survey, first: Tensor, second: Tensor, window: Window) -> Tensor:
-    """The gates as one tensor that multiplies features [B, C, kh, kw, h, w]."""
-    if kind == "places":
-        return first[:, :, None, None, None, None] * second.unflatten(1, window.kernel_size).unsqueeze(1)
-    return first[:, :, :, None, :, None] * second[:, :, None, :, None, :]

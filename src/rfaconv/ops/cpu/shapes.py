@@ -61,8 +61,8 @@ def _fake_rfa_backward(
     channels, taps = attention_weight.shape
     return (
         _map_like(x, *x.shape[1:]) if rest[-1] else x.new_empty(0),
-        torch.empty_like(attention_weight, memory_format=torch.contiguous_format),
-        torch.empty_like(weight, memory_format=torch.contiguous_format),
+        _dense_like(attention_weight),
+        _dense_like(weight),
         x.new_empty((channels, taps), dtype=torch.float64),
         x.new_empty((channels, taps, taps), dtype=torch.float64),
     )
@@ -70,22 +70,39 @@ def _fake_rfa_backward(
 
 def _fake_norm_backward(grad_x: Tensor, x: Tensor, feature_weight: Tensor, *rest: Any) -> Any:
     count = feature_weight.shape[0]
-    return torch.empty_like(feature_weight), feature_weight.new_empty(count), feature_weight.new_empty(count)
+    return _dense_like(feature_weight), feature_weight.new_empty(count), feature_weight.new_empty(count)
 
 
-def _fake_survey(x: Tensor, *rest: Any) -> Any:
-    window, kind = rest[-2:]
-    height, width = output_size((x.shape[2], x.shape[3]), window)
+def _fake_survey(
+    x: Tensor, weight: Tensor, bias: Tensor, window: list[int], kind: int, count_ties: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    (batch, channels), (height, width) = x.shape[:2], output_size((x.shape[2], x.shape[3]), window)
     if kind == 2:
-        lines = [(x.shape[0], x.shape[1], window[0], height), (x.shape[0], x.shape[1], window[1], width)]
-        return x.new_empty(lines[0]), x.new_empty(lines[1])
-    shape = (x.shape[0], window[0] * window[1], height, width)
-    return x.new_empty(shape), x.new_empty(shape)
+        rows = x.new_empty((batch, channels, window[0], height))
+        return rows, x.new_empty((batch, channels, window[1], width)), x.new_empty(0)
+    places = (batch, window[0] * window[1], height, width)
+    return x.new_empty(places), x.new_empty(places), x.new_empty(places if count_ties else 0)
+
+
+def _fake_survey_backward(
+    largest: Tensor, grad_first: Tensor, grad_second: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return _map_like(x, *x.shape[1:]), _dense_like(weight), _dense_like(bias)
 
 
 def _fake_contract(x: Tensor, *rest: Any) -> Tensor:
-    weight, window = rest[8], rest[10]
+    weight, window = rest[4], rest[6]
     return _map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
+
+
+def _fake_contract_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, first: Tensor, second: Tensor, kernel: Tensor, *rest: Any
+) -> tuple[Tensor, ...]:
+    return _map_like(x, *x.shape[1:]), *(_dense_like(tensor) for tensor in (weight, bias, first, second, kernel))
+
+
+def _dense_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
 
 
 def register() -> None:
@@ -97,7 +114,9 @@ def register() -> None:
         "rfa_backward": _fake_rfa_backward,
         "norm_backward": _fake_norm_backward,
         "survey_features": _fake_survey,
+        "survey_backward": _fake_survey_backward,
         "contract_gated": _fake_contract,
+        "contract_gated_backward": _fake_contract_backward,
     }
     for name, fake in fakes.items():
         torch.library.register_fake(f"rfaconv::{name}", fake)
