@@ -51,6 +51,10 @@ def test_help_shows_an_example(command: str) -> None:
         (["train", "--accelerator", "tpu"], "--accelerator is auto, cpu or gpu"),
         (["eval", "nowhere"], "There is no model 'nowhere'"),
         (["predict", "nowhere", "x.png"], "There is no model 'nowhere'"),
+        (["profile", "layers", "--convs", "rfx"], "Unknown convolution 'rfx'."),
+        (["profile", "layers", "--shape", "8x64x56"], "'8x64x56' is no shape: write the input as BxCxHxW"),
+        (["profile", "layers", "--shape", "8x64x56x28"], "inputs are square"),
+        (["profile", "layers", "--plot", "layers.pdf"], "A plot is a .png or .svg file, got 'layers.pdf'."),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -90,6 +94,26 @@ def test_info_names_what_there_is() -> None:
     assert done.returncode == 0, done.stderr
     for word in ("torch", "rfcbam", "resnet18", "paper", "reference"):
         assert word in done.stdout
+
+
+def test_profile_layers_at_shapes_of_ones_own(tmp_path: Path) -> None:
+    shapes = ["--shape", "2x4x6x6to8s2k5", "--shape", "1x4x6x6", "--shape", "2x4x6x6 to 8 s2 k5"]
+    files = ["--csv", "layers.csv", "--markdown", "layers.md", "--plot", "new/layers.svg"]
+    options = ["--convs", "rfa,ca", *shapes, "--rounds", "1", "--threads", "1", *files]
+    done = rfaconv("profile", "layers", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Written: new/layers.svg" in done.stdout
+    rows = list(csv.DictReader((tmp_path / "layers.csv").open()))
+    assert [(row["conv"], row["stride"], row["kernel_size"], row["threads"]) for row in rows] == [
+        ("rfa", "2", "5", "1"),
+        ("ca", "2", "5", "1"),
+        ("rfa", "1", "3", "1"),
+        ("ca", "1", "3", "1"),
+    ]
+    assert "threads 1;" in (tmp_path / "layers.md").read_text()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["layers.svg"]
+    assert "2x4x6x6 to 8 s2 k5" in done.stdout
+    assert "2x4x6x6 to 8 s2 k5" in (tmp_path / "new" / "layers.svg").read_text()
 
 
 def folder_of_images(root: Path, per_class: int = 12) -> Path:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from rfaconv import UserError
-from rfaconv.profiling import SHAPES, LayerCost, LayerShape, ModelCost, Ratio, geometric_means, layer_costs
+from rfaconv.ops import dispatch
+from rfaconv.ops.call import RFACall
+from rfaconv.profiling import SHAPES, LayerCost, LayerShape, ModelCost, Ratio, geometric_means, layer_costs, parse_shape
 from rfaconv.profiling.records import layers_csv, models_csv
 from rfaconv.profiling.tables import layer_table, layers_markdown, model_table, models_markdown
 
@@ -23,7 +28,8 @@ MODELS = {
 
 def cost(conv: str, shape: LayerShape, times: float, plain: float | None = None) -> LayerCost:
     slow = None if plain is None else Ratio(plain, plain - 1, plain + 1)
-    return LayerCost(conv, shape, 1.5, 4.5, 20, Ratio(times, times, times), Ratio(2, 1.9, 2.1), 1.5, slow, None, plain)
+    own = (Ratio(times, times, times), Ratio(2, 1.9, 2.1), 1.5, 1.25)
+    return LayerCost(conv, shape, 1.5, 4.5, 20, 25, *own, slow, None, plain, None if plain is None else plain / 2)
 
 
 LAYERS = [
@@ -32,6 +38,32 @@ LAYERS = [
     cost("rfa", SHAPES[4], 8, plain=2),
     cost("ca", SHAPES[4], 1.1),
 ]
+
+
+@pytest.fixture
+def one_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that is one custom operator, as a kernel is: the plain convolution, so that it can be recognised."""
+
+    @torch.library.custom_op("rfaconv_test::one_operator", mutates_args=())
+    def operator(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+        return F.conv2d(x, weight, None, stride, padding=1)
+
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.stride = inputs[2]
+
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight = ctx.saved_tensors
+        call = (gradient, x, weight, [0], [ctx.stride] * 2, [1, 1], [1, 1], False, [0, 0], 1, [True, True, False])
+        return *torch.ops.aten.convolution_backward(*call)[:2], None
+
+    operator.register_autograd(backward, setup_context=keep)
+
+    def run(call: RFACall) -> Tensor:
+        return operator(call.input, call.weight, call.window.stride[0])
+
+    backend = dispatch.Backend("one_operator", run, lambda: "a test's")
+    monkeypatch.setattr(dispatch, "_backends", {**dispatch._backends, "one_operator": backend})
 
 
 def test_layers_beside_conv2d_and_the_plain_formula() -> None:
@@ -48,6 +80,40 @@ def test_layers_beside_conv2d_and_the_plain_formula() -> None:
     assert costs["rf"].plain_training is None
     assert costs["cam"].plain_inference is None
     assert costs["cam"].plain_memory is None
+    # The block's memory is of the layers that the training times are of.
+    assert costs["conv"].block_memory == 1
+    assert costs["rfa"].plain_block_memory is not None
+    assert costs["rf"].plain_block_memory is None
+    assert costs["cam"].plain_block_memory is None
+
+
+@pytest.mark.usefixtures("one_operator")
+def test_the_plain_formula_is_told_from_a_single_operator() -> None:
+    (cost,) = layer_costs(["rfa"], [(2, 16, 16, 12)], rounds=1)
+    # Nothing but the convolution is computed, and the plain formula is still the whole formula.
+    assert cost.memory < 1.5
+    assert cost.plain_inference is not None
+    assert cost.plain_training is not None
+    assert cost.plain_memory is not None
+    assert cost.plain_memory > 4 * cost.memory
+    assert cost.plain_block_memory is not None
+    assert cost.plain_block_memory > 2 * cost.block_memory
+
+
+def test_memory_of_the_block_by_hand() -> None:
+    # A 1x1 convolution of few channels holds its output alone. In the block's backward pass are there at once: the
+    # outputs of convolution and ReLU, what ReLU and batch norm pass on, and batch norm's scratch, if it takes any.
+    (cost,) = layer_costs(["conv"], [(4, 2, 32, 24, 1, 1)], rounds=1, dtype=torch.float64)
+    one_map = 4 * 32 * 24 * 24 * 8 / 2**20
+    assert one_map <= cost.conv2d_memory_mb <= 1.2 * one_map
+    assert 4 * one_map <= cost.conv2d_block_memory_mb <= 5.2 * one_map
+
+
+def test_kernels_of_other_sizes() -> None:
+    three, seven = layer_costs(["rf"], [(1, 4, 4, 12), (1, 4, 4, 12, 1, 7)], rounds=1)
+    assert (three.shape.kernel_size, seven.shape.kernel_size) == (3, 7)
+    # As many features as the kernel has taps.
+    assert seven.memory * seven.conv2d_memory_mb > 3 * three.memory * three.conv2d_memory_mb
 
 
 def test_the_random_numbers_stay_as_they_are() -> None:
@@ -59,21 +125,65 @@ def test_the_random_numbers_stay_as_they_are() -> None:
 def test_refusals() -> None:
     with pytest.raises(UserError, match="Did you mean 'rfcbam'"):
         layer_costs(["rfcban"], [SMALL])
+    for convs, shapes in (([], [SMALL]), (["rfa"], [])):
+        with pytest.raises(UserError, match="There are no layers or no shapes"):
+            layer_costs(convs, shapes)
     with pytest.raises(UserError, match="rounds must be at least 1"):
         layer_costs(["rfa"], [SMALL], rounds=0)
     with pytest.raises(UserError, match="not on 'meta'"):
         layer_costs(["rfa"], [SMALL], device="meta")
+    with pytest.raises(UserError, match="Shape '1x4x0x0 to 8': every number must be at least 1"):
+        layer_costs(["rfa"], [(1, 4, 8, 0)])
+    with pytest.raises(UserError, match="Shape '1x4x2x2 to 8 s2' has one output value a channel"):
+        layer_costs(["rfa"], [(1, 4, 8, 2, 2)])
 
 
 def test_geometric_means() -> None:
     means = geometric_means(LAYERS)
     assert list(means) == ["rfa", "ca"]
-    assert means["rfa"] == pytest.approx((4, 2, 1.5, 4, None, 4))
+    assert means["rfa"] == pytest.approx((4, 2, 1.5, 1.25, 4, None, 4, 2))
     assert means["ca"].plain_inference is None
+    assert means["ca"].plain_block_memory is None
 
 
-def test_names_of_shapes() -> None:
-    assert [str(shape) for shape in (SHAPES[0], SHAPES[4])] == ["8x64x56x56", "8x64x56x56 to 128 s2"]
+@pytest.mark.parametrize(
+    ("shape", "text"),
+    [
+        (SHAPES[0], "8x64x56x56"),
+        (SHAPES[4], "8x64x56x56 to 128 s2"),
+        (LayerShape(8, 64, 64, 56, kernel_size=5), "8x64x56x56 k5"),
+        (LayerShape(1, 3, 64, 224, 2, 7), "1x3x224x224 to 64 s2 k7"),
+    ],
+)
+def test_shapes_are_read_as_they_are_written(shape: LayerShape, text: str) -> None:
+    assert str(shape) == text
+    assert parse_shape(text) == parse_shape(text.replace(" ", "")) == shape
+
+
+def test_output_sizes_of_shapes() -> None:
+    for size, stride, kernel_size in ((6, 1, 3), (7, 2, 3), (6, 2, 5), (6, 1, 2), (9, 3, 1)):
+        shape = LayerShape(1, 1, 1, size, stride, kernel_size)
+        out = F.conv2d(torch.zeros(1, 1, size, size), torch.zeros(1, 1, kernel_size, kernel_size), None, stride,
+                       shape.padding)  # fmt: skip
+        assert out.shape[2:] == (shape.out_size, shape.out_size)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "'' is no shape: write the input as BxCxHxW"),
+        ("8x64x56", "'8x64x56' is no shape"),
+        ("8x64x56x56k5s2", "in this order"),
+        ("8x64x56x56x3", "is no shape"),
+        ("-8x64x56x56", "is no shape"),
+        ("8x64x128x56", "is 128 high and 56 wide.* write 8x64x56x56to128"),
+        ("8x64x56x56s0", "every number must be at least 1"),
+        ("1x64x1x1", "one output value a channel"),
+    ],
+)
+def test_texts_that_are_no_shapes(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        parse_shape(text)
 
 
 def test_csv_of_layers() -> None:
@@ -81,6 +191,9 @@ def test_csv_of_layers() -> None:
     assert len(rows) == 4
     first = rows[0]
     assert (first["conv"], first["in_channels"], first["size"], first["stride"]) == ("rfa", "64", "56", "1")
+    assert (first["kernel_size"], first["conv2d_memory_mib"], first["conv2d_block_memory_mib"]) == ("3", "20", "25")
+    assert (first["block_memory_ratio"], first["plain_block_memory_ratio"]) == ("1.25", "4")
+    assert rows[1]["plain_block_memory_ratio"] == ""
     assert (first["training_ratio"], first["training_ratio_p25"], first["training_ratio_p75"]) == ("2", "1.9", "2.1")
     assert (first["plain_inference_ratio"], first["plain_training_ratio"]) == ("8", "")
     assert (first["cpu"], first["torch"]) == ("a cpu, fast", "2.6.0")
@@ -101,9 +214,11 @@ def test_markdown() -> None:
     assert models.startswith("## Models\n")
     assert "Measured with: cpu a cpu, fast; torch 2.6.0.\n" in models
     layers = layers_markdown("Layers", LAYERS, FACTS)
-    assert "| 8x64x56x56 to 128 s2 | Conv2d | 1.50 ms | 4.50 ms | 20.0 MiB |  |  |  |" in layers
-    assert "|  | rfa | 8.00x | 2.00x (1.90-2.10) | 1.50x | 2.00x (1.00-3.00) |  | 2.00x |" in layers
-    assert "| geometric mean | rfa | 4.00x | 2.00x | 1.50x | 4.00x |  | 4.00x |" in layers
+    assert "| 8x64x56x56 to 128 s2 | Conv2d | 1.50 ms | 4.50 ms | 20.0 MiB | 25.0 MiB |  |  |  |  |" in layers
+    assert "|  | rfa | 8.00x | 2.00x (1.90-2.10) | 1.50x | 1.25x | 2.00x (1.00-3.00) |  | 2.00x | 1.00x |" in layers
+    assert "| geometric mean | rfa | 4.00x | 2.00x | 1.50x | 1.25x | 4.00x |  | 4.00x | 2.00x |" in layers
+    assert "| train | memory | block memory | plain infer |" in layers
+    assert "Block memory is the peak of training the layer, BatchNorm2d and ReLU in a row" in layers
 
 
 def test_tables_for_the_terminal() -> None:
@@ -113,3 +228,12 @@ def test_tables_for_the_terminal() -> None:
     shown = console.file.getvalue()
     assert "8x64x56x56 to 128 s2" in shown
     assert "1.20x (1.10-1.30)" in shown
+
+
+@pytest.mark.parametrize("width", [110, 80])
+def test_no_figure_is_cut_in_a_narrow_terminal(width: int) -> None:
+    console = pytest.importorskip("rich.console").Console(width=width, file=io.StringIO())
+    console.print(layer_table(LAYERS))
+    assert "…" not in console.file.getvalue()
+    if width == 110:
+        assert "(1.90-2.10)" in console.file.getvalue()

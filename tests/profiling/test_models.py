@@ -46,9 +46,10 @@ def test_the_first_is_the_baseline() -> None:
 
 
 def test_memory_is_the_same_every_time_and_grows_with_the_batch() -> None:
-    once, again = (measure({"rfa": network("rfa")})["rfa"].memory_mb for _ in range(2))
+    # A layer without a kernel of its own, whose scratch would not depend on the batch.
+    once, again = (measure({"ca": network("ca")})["ca"].memory_mb for _ in range(2))
     assert once == again
-    assert measure({"rfa": network("rfa")}, batch=8)["rfa"].memory_mb > 2 * once
+    assert measure({"ca": network("ca")}, batch=8)["ca"].memory_mb > 2 * once
 
 
 def test_memory_by_hand() -> None:

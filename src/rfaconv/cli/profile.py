@@ -11,13 +11,23 @@ import typer
 from rfaconv.cli import options
 from rfaconv.cli.options import console
 from rfaconv.errors import UserError
-from rfaconv.files import write_text
+from rfaconv.files import replacing
 
 app = typer.Typer(help="What layers and models cost, beside Conv2d and the plain formula.", no_args_is_help=True)
 
 ConvsOption: TypeAlias = Annotated[str, typer.Option(metavar="NAMES", help="Convolutions, with commas.")]
 RoundsOption: TypeAlias = Annotated[int, typer.Option(min=1, help="Timed calls of each.")]
 DeviceOption: TypeAlias = Annotated[str, typer.Option(help="cpu or cuda.")]
+ShapeOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape",
+        metavar="SHAPE",
+        help="Measure here instead of at the seven standard shapes, one option a shape, written as in the table: the "
+        "input as BxCxHxW, then to128 (output channels), s2 (stride), k5 (kernel) where they are not C, 1 and 3.",
+        show_default=False,
+    ),
+]
 ThreadsOption: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: torch's own.")]
 CsvOption: TypeAlias = Annotated[
     Path | None, typer.Option("--csv", metavar="FILE", help="Write every figure, with machine and versions.")
@@ -25,38 +35,55 @@ CsvOption: TypeAlias = Annotated[
 MarkdownOption: TypeAlias = Annotated[
     Path | None, typer.Option("--markdown", metavar="FILE", help="Write the table as a section of a document.")
 ]
+PlotOption: TypeAlias = Annotated[
+    Path | None, typer.Option("--plot", metavar="FILE", help="Draw the ratios by shape, as .png or .svg.")
+]
 
 
 @app.command("layers")
 def layers(
     convs: ConvsOption = "rfa,rfcbam,rfca,cam,cbam,ca",
+    shape: ShapeOption = None,
     rounds: RoundsOption = 15,
     device: DeviceOption = "cpu",
     threads: ThreadsOption = None,
     csv: CsvOption = None,
     markdown: MarkdownOption = None,
+    plot: PlotOption = None,
     plugin: options.PluginOption = None,
 ) -> None:
     """Each layer against Conv2d of the same shape: time and memory, inference and training, in alternation.
 
     Example:
 
-        rfaconv profile layers --convs rfa --csv layers.csv
+        rfaconv profile layers --convs rfa --csv layers.csv --plot layers.png
+
+        rfaconv profile layers --convs rfa,ca --shape 8x64x56x56k5 --shape 1x32x80x80to64s2 --threads 1
     """
-    from rfaconv.profiling import layer_costs, machine
+    from rfaconv.profiling import SHAPES, layer_costs, machine, parse_shape
+    from rfaconv.profiling.plots import layers_plot, plot_format
     from rfaconv.profiling.records import layers_csv
     from rfaconv.profiling.tables import layer_table, layers_markdown
 
     options.use_plugins(plugin)
     _use(device, threads)
+    shapes = list(dict.fromkeys(map(parse_shape, shape or []))) or SHAPES
+    # Before the minutes of measuring, not after them.
+    drawn_as = None if plot is None else plot_format(plot)
     with console.status("measuring") as status:
         costs = layer_costs(
-            _names(convs), rounds=rounds, device=device, progress=lambda shape: status.update(f"measuring {shape}")
+            _names(convs),
+            shapes,
+            rounds=rounds,
+            device=device,
+            progress=lambda where: status.update(f"measuring {where}"),
         )
     console.print(layer_table(costs))
     facts = {**machine(), "rounds": str(rounds)}
     _write(csv, layers_csv(costs, facts))
     _write(markdown, layers_markdown("Layers", costs, facts))
+    if drawn_as is not None:
+        _write(plot, layers_plot(costs, facts, drawn_as))
 
 
 @app.command("models")
@@ -116,7 +143,8 @@ def _use(device: str, threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _write(path: Path | None, text: str) -> None:
+def _write(path: Path | None, content: str | bytes) -> None:
     if path is not None:
-        write_text(path, text)
+        with replacing(path) as file:
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
         console.print(f"Written: {options.shown(path)}", highlight=False, soft_wrap=True)

@@ -2,9 +2,10 @@
 
 from rfaconv.profiling.count import Count, count
 from rfaconv.profiling.host import machine
-from rfaconv.profiling.layers import SHAPES, LayerCost, LayerShape, geometric_means, layer_costs
+from rfaconv.profiling.layers import LayerCost, geometric_means, layer_costs
 from rfaconv.profiling.memory import peak_memory
 from rfaconv.profiling.models import ModelCost, model_costs
+from rfaconv.profiling.shapes import SHAPES, LayerShape, parse_shape
 from rfaconv.profiling.timing import Ratio, alternate, ratio
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "layer_costs",
     "machine",
     "model_costs",
+    "parse_shape",
     "peak_memory",
     "ratio",
 ]

@@ -16,36 +16,8 @@ from rfaconv.layers.registry import conv_factory, create_conv
 from rfaconv.ops import use_backend
 from rfaconv.profiling.memory import measurable, peak_memory
 from rfaconv.profiling.models import MIB
+from rfaconv.profiling.shapes import SHAPES, LayerShape
 from rfaconv.profiling.timing import Ratio, alternate, ratio
-
-
-class LayerShape(NamedTuple):
-    """A 3x3 convolution of [batch, in_channels, size, size] with padding 1."""
-
-    batch: int
-    in_channels: int
-    out_channels: int
-    size: int
-    stride: int = 1
-
-    def __str__(self) -> str:
-        """ "8x64x56x56 to 128 s2": the input, the output's channels if they are others, the stride if it is not 1."""
-        text = f"{self.batch}x{self.in_channels}x{self.size}x{self.size}"
-        if self.out_channels != self.in_channels:
-            text += f" to {self.out_channels}"
-        return text if self.stride == 1 else f"{text} s{self.stride}"
-
-
-SHAPES = (
-    # The four stages of a ResNet-18 at 224 px, the step between two of them, and two of single images.
-    LayerShape(8, 64, 64, 56),
-    LayerShape(8, 128, 128, 28),
-    LayerShape(8, 256, 256, 14),
-    LayerShape(8, 512, 512, 7),
-    LayerShape(8, 64, 128, 56, 2),
-    LayerShape(1, 64, 64, 56),
-    LayerShape(1, 32, 64, 80, 2),
-)
 
 
 @dataclass(frozen=True)
@@ -63,14 +35,19 @@ class LayerCost:
     """Median time of Conv2d's forward and backward pass."""
     conv2d_memory_mb: float
     """Peak memory of Conv2d's forward and backward pass, in MiB, above parameters and input."""
+    conv2d_block_memory_mb: float
+    """The same of Conv2d, BatchNorm2d and ReLU, one after the other."""
     inference: Ratio
     training: Ratio
     """Forward and backward pass, with gradients of the input and all parameters."""
     memory: float
     """Peak memory of the forward and backward pass."""
+    block_memory: float
+    """The same of the layer, BatchNorm2d and ReLU, to that of Conv2d, BatchNorm2d and ReLU: what a network pays."""
     plain_inference: Ratio | None
     plain_training: Ratio | None
     plain_memory: float | None
+    plain_block_memory: float | None
 
 
 class LayerMean(NamedTuple):
@@ -79,9 +56,11 @@ class LayerMean(NamedTuple):
     inference: float
     training: float
     memory: float
+    block_memory: float
     plain_inference: float | None
     plain_training: float | None
     plain_memory: float | None
+    plain_block_memory: float | None
 
 
 def layer_costs(
@@ -99,7 +78,7 @@ def layer_costs(
 
     Args:
         convs: short names, e.g. "rfa".
-        shapes: (batch, in_channels, out_channels, size[, stride]) each.
+        shapes: (batch, in_channels, out_channels, size[, stride[, kernel_size]]) each.
         rounds: timed calls of each layer and kind.
         device: "cpu" or a CUDA device.
         dtype: of parameters and input.
@@ -109,17 +88,23 @@ def layer_costs(
         The costs shape by shape, within a shape in the order of `convs`.
 
     Raises:
-        UserError: an unknown name, rounds below 1, or a device whose memory cannot be measured.
+        UserError: no layers or shapes, an unknown name, a shape no layer can be trained at, rounds below 1, or a
+            device whose memory cannot be measured.
     """
+    if not convs or not shapes:
+        raise UserError("There are no layers or no shapes to measure.")
     for conv in convs:
         conv_factory(conv)
     if rounds < 1:
         raise UserError(f"rounds must be at least 1, got {rounds}.")
+    wanted = [LayerShape(*shape) for shape in shapes]
+    for shape in wanted:
+        shape.check()
     device = measurable(device)
     costs: list[LayerCost] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
-        for shape in (LayerShape(*shape) for shape in shapes):
+        for shape in wanted:
             if progress is not None:
                 progress(str(shape))
             costs += _costs_at(shape, convs, rounds, device, dtype)
@@ -146,9 +131,9 @@ def _costs_at(
     shape: LayerShape, convs: Sequence[str], rounds: int, device: torch.device, dtype: torch.dtype
 ) -> list[LayerCost]:
     place: dict[str, Any] = {"device": device, "dtype": dtype}
-    arguments = (shape.in_channels, shape.out_channels, 3, shape.stride)
-    layers: dict[str, nn.Module] = {_CONV2D: nn.Conv2d(*arguments, padding=1, **place)}
-    layers |= {conv: create_conv(conv, *arguments, padding=1, **place) for conv in convs}
+    arguments = (shape.in_channels, shape.out_channels, shape.kernel_size, shape.stride)
+    layers: dict[str, nn.Module] = {_CONV2D: nn.Conv2d(*arguments, padding=shape.padding, **place)}
+    layers |= {conv: create_conv(conv, *arguments, padding=shape.padding, **place) for conv in convs}
     x = torch.randn(shape.batch, shape.in_channels, shape.size, shape.size, **place)
 
     forward = _with_plain({name: _inference_call(layer, x) for name, layer in layers.items()})
@@ -156,26 +141,43 @@ def _costs_at(
     steps = _with_plain({name: _training_call(layer, x) for name, layer in layers.items()})
     training = alternate(steps, rounds=rounds, device=device)
     memory = {name: peak_memory(step, device) for name, step in steps.items()}
+    blocks = {name: _training_call(_block(layer, shape, **place), x) for name, layer in layers.items()}
+    blocks |= {_plain(name): _plainly(block) for name, block in blocks.items() if _plain(name) in steps}
+    block_memory = {name: peak_memory(block, device) for name, block in blocks.items()}
+    return [_cost(conv, shape, inference, training, memory, block_memory) for conv in convs]
 
-    def to_conv2d(times: Mapping[str, Sequence[float]], name: str) -> Ratio | None:
-        return ratio(times[name], times[_CONV2D]) if name in times else None
 
-    return [
-        LayerCost(
-            conv,
-            shape,
-            1000 * statistics.median(inference[_CONV2D]),
-            1000 * statistics.median(training[_CONV2D]),
-            memory[_CONV2D] / MIB,
-            ratio(inference[conv], inference[_CONV2D]),
-            ratio(training[conv], training[_CONV2D]),
-            memory[conv] / memory[_CONV2D],
-            to_conv2d(inference, _plain(conv)),
-            to_conv2d(training, _plain(conv)),
-            memory[_plain(conv)] / memory[_CONV2D] if _plain(conv) in memory else None,
-        )
-        for conv in convs
-    ]
+def _cost(
+    conv: str,
+    shape: LayerShape,
+    inference: Mapping[str, Sequence[float]],
+    training: Mapping[str, Sequence[float]],
+    memory: Mapping[str, int],
+    block_memory: Mapping[str, int],
+) -> LayerCost:
+    """The layer's cost from the seconds and bytes by name, the plain formula's where they are there."""
+    plain = _plain(conv)
+    return LayerCost(
+        conv,
+        shape,
+        1000 * statistics.median(inference[_CONV2D]),
+        1000 * statistics.median(training[_CONV2D]),
+        memory[_CONV2D] / MIB,
+        block_memory[_CONV2D] / MIB,
+        ratio(inference[conv], inference[_CONV2D]),
+        ratio(training[conv], training[_CONV2D]),
+        memory[conv] / memory[_CONV2D],
+        block_memory[conv] / block_memory[_CONV2D],
+        ratio(inference[plain], inference[_CONV2D]) if plain in inference else None,
+        ratio(training[plain], training[_CONV2D]) if plain in training else None,
+        memory[plain] / memory[_CONV2D] if plain in memory else None,
+        block_memory[plain] / block_memory[_CONV2D] if plain in block_memory else None,
+    )
+
+
+def _block(layer: nn.Module, shape: LayerShape, **place: Any) -> nn.Module:
+    """The layer as a network uses it: what follows keeps tensors for the backward pass too, its output among them."""
+    return nn.Sequential(layer, nn.BatchNorm2d(shape.out_channels, **place), nn.ReLU())
 
 
 def _plain(conv: str) -> str:

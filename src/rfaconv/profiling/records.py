@@ -35,16 +35,18 @@ def layers_csv(costs: Iterable[LayerCost], facts: Mapping[str, str]) -> str:
         costs: as `layer_costs` gives them.
         facts: a column each at the end of every line: `machine()`, and how it was measured (device, dtype).
     """
-    header = ["conv", "batch", "in_channels", "out_channels", "size", "stride"]
-    header += ["conv2d_inference_ms", "conv2d_training_ms", "conv2d_memory_mib"]
+    header = ["conv", "batch", "in_channels", "out_channels", "size", "stride", "kernel_size"]
+    header += ["conv2d_inference_ms", "conv2d_training_ms", "conv2d_memory_mib", "conv2d_block_memory_mib"]
     for kind in ("", "plain_"):
-        header += [*_columns(f"{kind}inference"), *_columns(f"{kind}training"), f"{kind}memory_ratio"]
+        header += [*_columns(f"{kind}inference"), *_columns(f"{kind}training")]
+        header += [f"{kind}memory_ratio", f"{kind}block_memory_ratio"]
     rows = []
     for cost in costs:
         row: list[object] = [cost.conv, *cost.shape]
-        row += [cost.conv2d_inference_ms, cost.conv2d_training_ms, cost.conv2d_memory_mb]
-        row += [*_three(cost.inference), *_three(cost.training), cost.memory]
-        row += [*_three(cost.plain_inference), *_three(cost.plain_training), cost.plain_memory]
+        row += [cost.conv2d_inference_ms, cost.conv2d_training_ms, cost.conv2d_memory_mb, cost.conv2d_block_memory_mb]
+        row += [*_three(cost.inference), *_three(cost.training), cost.memory, cost.block_memory]
+        row += [*_three(cost.plain_inference), *_three(cost.plain_training)]
+        row += [cost.plain_memory, cost.plain_block_memory]
         rows.append(row)
     return _csv(header, rows, facts)
 

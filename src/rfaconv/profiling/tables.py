@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rfaconv.errors import require
 from rfaconv.profiling.layers import LayerCost, geometric_means
 from rfaconv.profiling.models import ModelCost
-from rfaconv.profiling.numbers import amount, three_digits
+from rfaconv.profiling.numbers import amount, mebibytes, milliseconds, three_digits
 from rfaconv.profiling.timing import Ratio
 
 if TYPE_CHECKING:
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 LAYERS_NOTE = (
     "Times and peak training memory as multiples of nn.Conv2d's at the same shape: medians, with the quartiles in "
     "brackets, of pairs measured in alternation in one process. Training is forward and backward. Plain is the same "
-    "layer as the paper's formula step by step; no entry: it is computed the same way. Shapes are the input's BxCxHxW, "
-    "'to' the output's channels if they are others, s2 with stride 2."
+    "layer as the paper's formula step by step; no entry: it is computed the same way. Block memory is the peak of "
+    "training the layer, BatchNorm2d and ReLU in a row, as in a network, as a multiple of Conv2d's, BatchNorm2d's and "
+    "ReLU's. Shapes are the input's BxCxHxW, 'to' the output's channels if they are others, s2 with stride 2, k5 with "
+    "a 5x5 kernel."
 )
 MODELS_NOTE = (
     "Times as multiples of the baseline's: medians, with the quartiles in brackets, of pairs measured in alternation "
@@ -56,16 +58,19 @@ def model_cells(costs: Mapping[str, ModelCost]) -> Cells:
 
 def layer_cells(costs: Sequence[LayerCost]) -> Cells:
     """A group a shape with Conv2d's own times first; the geometric means over the shapes are the last group."""
-    header = ("shape", "layer", "infer", "train", "memory", "plain infer", "plain train", "plain memory")
+    kinds = ("infer", "train", "memory", "block memory")
+    header = ("shape", "layer", *kinds, *(f"plain {kind}" for kind in kinds))
     groups: list[list[list[str]]] = []
     for shape in dict.fromkeys(cost.shape for cost in costs):
         here = [cost for cost in costs if cost.shape == shape]
-        base = [f"{three_digits(here[0].conv2d_inference_ms)} ms", f"{three_digits(here[0].conv2d_training_ms)} ms"]
-        groups.append([[str(shape), "Conv2d", *base, f"{three_digits(here[0].conv2d_memory_mb)} MiB", "", "", ""]])
+        base = [milliseconds(here[0].conv2d_inference_ms), milliseconds(here[0].conv2d_training_ms)]
+        base += [mebibytes(here[0].conv2d_memory_mb), mebibytes(here[0].conv2d_block_memory_mb)]
+        groups.append([[str(shape), "Conv2d", *base, *[""] * len(kinds)]])
         for cost in here:
-            ratios = [_ratio(cost.inference), _ratio(cost.training), _ratio(cost.memory)]
-            plain = [_ratio(cost.plain_inference), _ratio(cost.plain_training), _ratio(cost.plain_memory)]
-            groups[-1].append(["", cost.conv, *ratios, *plain])
+            row = [_ratio(cost.inference), _ratio(cost.training), _ratio(cost.memory), _ratio(cost.block_memory)]
+            row += [_ratio(cost.plain_inference), _ratio(cost.plain_training)]
+            row += [_ratio(cost.plain_memory), _ratio(cost.plain_block_memory)]
+            groups[-1].append(["", cost.conv, *row])
     means = geometric_means(costs)
     names = ["geometric mean", *[""] * len(means)]
     groups.append([[name, conv, *map(_ratio, mean)] for name, (conv, mean) in zip(names, means.items(), strict=False)])
@@ -79,7 +84,8 @@ def model_table(costs: Mapping[str, ModelCost]) -> Table:
 
 def layer_table(costs: Sequence[LayerCost]) -> Table:
     """What `layer_costs` found, for the terminal; needs rich."""
-    return _rich(layer_cells(costs), LAYERS_NOTE)
+    # Ten columns: without a gap more than the least they fit into the 110 characters of the command line's pages.
+    return _rich(layer_cells(costs), LAYERS_NOTE, gap=0)
 
 
 def models_markdown(title: str, costs: Mapping[str, ModelCost], facts: Mapping[str, str]) -> str:
@@ -92,15 +98,17 @@ def layers_markdown(title: str, costs: Sequence[LayerCost], facts: Mapping[str, 
     return _markdown(title, layer_cells(costs), LAYERS_NOTE, facts)
 
 
-def _rich(cells: Cells, note: str) -> Table:
+def _rich(cells: Cells, note: str, gap: int = 1) -> Table:
     box, text = require("rich.box", "classify"), require("rich.text", "classify")
     table: Table = require("rich.table", "classify").Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1), caption_justify="left"
+        box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, gap), caption_justify="left"
     )
     table.caption = text.Text(note)
     for index, heading in enumerate(cells.header):
         is_name = index < cells.names
-        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name)
+        # A word a line leaves the room to the figures; where there is none, they are broken, never cut.
+        heading = heading if is_name else heading.replace(" ", "\n")
+        table.add_column(heading, justify="left" if is_name else "right", no_wrap=is_name, overflow="fold")
     for group in cells.groups:
         for row in group:
             table.add_row(*map(text.Text, row))
