@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from rfaconv import UserError
 from rfaconv.errors import MissingExtraError
+from rfaconv.figures import PAPER
 from rfaconv.profiling import SHAPES, LayerCost, LayerShape, Ratio, parse_shape
 from rfaconv.profiling.plots import layers_figure, layers_plot, plot_format
-from rfaconv.tasks.figures import PAPER
 
 FACTS = {"cpu": "a cpu", "torch": "2.6.0", "os": "an os"}
 

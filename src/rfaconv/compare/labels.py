@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from rfaconv.tasks.figures import MUTED, PAPER
+from rfaconv.figures import MUTED, PAPER
 
 # Where a label's near edge may lie: directions in order of preference (degrees), each at growing distances (points).
 _DIRECTIONS = (0, 180, 35, 325, 145, 215, 90, 270)

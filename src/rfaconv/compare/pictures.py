@@ -12,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from rfaconv.compare.labels import place_labels
 from rfaconv.compare.results import Comparison, ModelCost, Picture
 from rfaconv.compare.statistics import Row
-from rfaconv.tasks.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
+from rfaconv.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 
 # Inches. Two panels stand side by side on a wide page, one under the other on a narrow one.
 _PANEL = (5.0, 3.9)

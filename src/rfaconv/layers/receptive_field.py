@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -18,11 +19,11 @@ from rfaconv.layers.attention import (
 )
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.folding import is_hooked
+from rfaconv.ops.call import RFACall
 from rfaconv.ops.cpu import gated
 from rfaconv.ops.cpu.gated import Features, batch_statistics
-from rfaconv.ops.dispatch import preferred_backend
+from rfaconv.ops.dispatch import compute, preferred_backend
 from rfaconv.ops.epilogue import Epilogue
-from rfaconv.ops.rfa import rfa_conv2d
 from rfaconv.ops.stages import contract, fold_batch_norm, generate, output_size, update_running
 from rfaconv.ops.window import Window
 
@@ -142,7 +143,7 @@ class ReceptiveFieldConv2d(ConvLayer):
 class RFAConv(ReceptiveFieldConv2d):
     """Receptive-field attention convolution: a softmax over the taps of each receptive field. Short name `rfa`.
 
-    Computed by `rfaconv.ops.rfa_conv2d`; the attribute `backend` names who computes it (None: the first that can).
+    Computed as `rfaconv.ops.rfa_conv2d` is; the attribute `backend` names who computes it (None: the first that can).
     Inside `rfaconv.ops.use_backend` that choice goes before it.
     """
 
@@ -152,36 +153,34 @@ class RFAConv(ReceptiveFieldConv2d):
         return TapSoftmax(channels, self.window.taps)
 
     def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        norm = self.features.norm
+        features, attention = self.features, self.attention
         # Another norm or attention in their place: the composition serves it.
-        if type(norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(self.attention) is not TapSoftmax:
+        if type(features.norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(attention) is not TapSoftmax:
             return super()._convolve(x, epilogue)
-        assert isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)
+        norm = cast("nn.BatchNorm2d | nn.SyncBatchNorm", features.norm)
         group = _processes(norm)
         if group is not None and x.device.type != "cpu":
             return super()._convolve(x, epilogue)  # where SyncBatchNorm itself can run
-        return rfa_conv2d(
+        call = RFACall(
             x,
-            self.features.weight,
-            self.attention.weight,
+            features.weight,
+            attention.weight,
             self.weight,
             self.bias,
-            norm_weight=norm.weight,
-            norm_bias=norm.bias,
-            running_mean=norm.running_mean,
-            running_var=norm.running_var,
-            training=norm.training,
-            momentum=_count_batch(norm),
-            eps=norm.eps,
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-            groups=self.groups,
-            epilogue=epilogue,
-            process_group=group,
-            # The process's choice, where there is one, is for the layers too: a benchmark or a counter relies on it.
-            backend=self.backend if preferred_backend() == "auto" else None,
+            norm.weight,
+            norm.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.training,
+            _count_batch(norm),
+            norm.eps,
+            self.window,
+            self.groups,
+            epilogue,
+            group,
         )
+        # The process's choice, where there is one, is for the layers too: a benchmark or a counter relies on it.
+        return compute(call, self.backend if preferred_backend() == "auto" else None)
 
 
 class RFCBAMConv(ReceptiveFieldConv2d):

@@ -1,6 +1,6 @@
 """Who computes the operator: a list of backends, each of which may decline a call with a reason.
 
-Further backends (a C++ kernel, Triton) register here; the layers and `rfa_conv2d` know only this file.
+Further backends register here; the layers and `rfa_conv2d` know only this file.
 """
 
 from __future__ import annotations
@@ -81,12 +81,18 @@ def choose_backend(name: str | None, call: RFACall) -> Backend:
             raise UserError(f"Backend '{name}' declines this call: {reason}")
         return _backends[name]
     reasons = {}
-    for backend in backends():
+    for backend in reversed(_backends.values()):
         reason = backend.declines(call)
         if reason is None:
             return backend
         reasons[backend.name] = reason
     raise UserError(f"No backend takes this call: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}.")
+
+
+def compute(call: RFACall, name: str | None = None) -> Tensor:
+    """The output of `call`, whose shapes fit, by the backend of that name; see `choose_backend`."""
+    chosen = choose_backend(name, call)
+    return chosen.run(call) if chosen.takes_epilogue else call.epilogue.apply(chosen.run(call))
 
 
 def takes(name: str | None, call: RFACall) -> bool:

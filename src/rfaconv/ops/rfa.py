@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from rfaconv.ops.call import RFACall
-from rfaconv.ops.dispatch import choose_backend
+from rfaconv.ops.dispatch import compute
 from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.window import IntPair, Window
 
@@ -89,5 +89,4 @@ def rfa_conv2d(
         process_group,
     )
     call.check()
-    chosen = choose_backend(backend, call)
-    return chosen.run(call) if chosen.takes_epilogue else epilogue.apply(chosen.run(call))
+    return compute(call, backend)

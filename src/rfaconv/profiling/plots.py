@@ -190,4 +190,4 @@ def _look() -> dict[str, Any]:
 
 def _house() -> Any:
     """Colours and markers of the reports: a layer looks the same everywhere. Brings matplotlib, so not at the top."""
-    return require("rfaconv.tasks.figures", "classify")
+    return require("rfaconv.figures", "classify")

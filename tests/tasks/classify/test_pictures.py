@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from rfaconv.figures import conv_style, shorten
 from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, examples
-from rfaconv.tasks.figures import conv_style, shorten
 
 EVIL = '<script>alert("1")</script>'
 

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from rfaconv.tasks.figures import INK, RIGHT, WRONG, bare, draw_svg, shorten
+from rfaconv.figures import INK, RIGHT, WRONG, bare, draw_svg, shorten
 
 MOST_NUMBERED = 15
 """Up to so many classes each cell of the matrix shows its number."""
