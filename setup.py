@@ -39,7 +39,7 @@ def torch_folder() -> Path:
 
 
 def sources() -> list[str]:
-    names = ["csrc/ops.cpp", "csrc/kernels_baseline.cpp"]
+    names = [*sorted(str(path) for path in Path("csrc/ops").glob("*.cpp")), "csrc/kernels_baseline.cpp"]
     if platform.machine().lower() in ("x86_64", "amd64"):
         names += ["csrc/kernels_avx2.cpp", "csrc/kernels_avx512.cpp"]
     return names
@@ -59,7 +59,7 @@ class BuildKernel(build_ext):
         for source in ext.sources:
             own = INSTRUCTIONS.get(Path(source).name, [])
             include = []
-            if Path(source).name == "ops.cpp":
+            if Path(source).parent.name == "ops":
                 include = [f"-I{torch / 'include'}", f"-DTORCH_TARGET_VERSION={TARGET_TORCH}"]
             objects += self.compiler.compile(
                 [source], output_dir=self.build_temp, extra_postargs=[*FLAGS, *own, *include], depends=ext.depends
@@ -80,7 +80,7 @@ class PlatformWheel(bdist_wheel):
         return "py3", "none", super().get_tag()[2]
 
 
-headers = [str(path) for path in Path("csrc").glob("*.h")]
+headers = [str(path) for folder in ("csrc", "csrc/ops") for path in Path(folder).glob("*.h")]
 setup(
     ext_modules=[Extension("rfaconv.ops.cpu._kernels", sources(), depends=headers, optional=True, language="c++")],
     cmdclass={"build_ext": BuildKernel, "bdist_wheel": PlatformWheel},

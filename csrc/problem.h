@@ -1,4 +1,4 @@
-// What the kernels are told: plain structs, no torch. Sizes are checked by the caller (ops.cpp).
+// What the kernels are told: plain structs, no torch. Sizes are checked by the caller (csrc/ops).
 #pragma once
 
 #include <cstddef>

@@ -1,0 +1,136 @@
+// Tensors as the kernels want them: checked, dense, allocated by torch; tasks on torch's threads.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstring>
+#include <initializer_list>
+#include <optional>
+#include <vector>
+
+#include "../problem.h"
+
+namespace rfa {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using MaybeTensor = std::optional<Tensor>;
+
+inline void check(const Tensor& t, const char* name, ScalarType dtype, std::initializer_list<int64_t> sizes) {
+  STD_TORCH_CHECK(t.is_cpu(), name, " must be on the CPU");
+  STD_TORCH_CHECK(t.scalar_type() == dtype, name, " has the wrong dtype");
+  STD_TORCH_CHECK(t.dim() == int64_t(sizes.size()), name, " must have ", sizes.size(), " dimensions, has ", t.dim());
+  int64_t n = 0;
+  for (int64_t size : sizes) {
+    STD_TORCH_CHECK(size < 0 || t.size(n) == size, name, " must have size ", size, " in dimension ", n, ", has ", t.size(n));
+    ++n;
+  }
+}
+
+// A contiguous tensor of floats (doubles) of these sizes; `t` itself if it is one.
+inline Tensor dense(const Tensor& t, const char* name, std::initializer_list<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
+  check(t, name, dtype, sizes);
+  return t.is_contiguous() ? t : torch::stable::contiguous(t);
+}
+
+inline const float* floats(const Tensor& t) { return static_cast<const float*>(t.data_ptr()); }
+inline float* mutable_floats(const Tensor& t) { return static_cast<float*>(t.data_ptr()); }
+inline const double* doubles(const Tensor& t) { return static_cast<const double*>(t.data_ptr()); }
+inline double* mutable_doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
+
+inline Tensor empty(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
+  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), dtype);
+}
+inline Tensor zeros(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
+  Tensor t = empty(std::move(sizes), dtype);
+  std::memset(t.data_ptr(), 0, t.numel() * (dtype == ScalarType::Double ? sizeof(double) : sizeof(float)));
+  return t;
+}
+
+// Doubles as floats, in another shape.
+inline Tensor narrow(const Tensor& values, std::vector<int64_t> sizes) {
+  const Tensor t = empty(std::move(sizes));
+  for (int64_t n = 0; n < t.numel(); ++n) mutable_floats(t)[n] = float(doubles(values)[n]);
+  return t;
+}
+
+constexpr int64_t MOST = int64_t(1) << 31;  // of any size: their products of two then fit
+
+inline int64_t product(std::initializer_list<int64_t> factors) {
+  int64_t result = 1;
+  for (int64_t factor : factors)
+    STD_TORCH_CHECK(!__builtin_mul_overflow(result, factor, &result), "sizes overflow");
+  return result;
+}
+
+// window: kernel_size, stride, padding, dilation, each vertical and horizontal.
+inline Shape shape_of(const Tensor& x, const std::vector<int64_t>& window, int64_t out_channels, int64_t groups) {
+  check(x, "input", ScalarType::Float, {-1, -1, -1, -1});
+  STD_TORCH_CHECK(window.size() == 8, "window must have 8 numbers, has ", window.size());
+  for (size_t n = 0; n < 8; ++n) {
+    const bool pads = n == 4 || n == 5;
+    STD_TORCH_CHECK(window[n] >= (pads ? 0 : 1) && window[n] < (1 << 20), "window has ", window[n], " at ", n);
+  }
+  for (int n = 0; n < 4; ++n) STD_TORCH_CHECK(x.size(n) < MOST, "input is too large");
+  Shape s;
+  s.batch = x.size(0), s.channels = x.size(1), s.height = x.size(2), s.width = x.size(3);
+  s.out_channels = out_channels, s.groups = groups;
+  s.kernel_h = int(window[0]), s.kernel_w = int(window[1]), s.stride_h = int(window[2]), s.stride_w = int(window[3]);
+  s.pad_h = int(window[4]), s.pad_w = int(window[5]), s.dilation_h = int(window[6]), s.dilation_w = int(window[7]);
+  STD_TORCH_CHECK(window[0] * window[1] <= 128 && window[3] <= 32, "the CPU kernel takes at most 128 taps and a stride of 32");
+  s.out_height = (s.height + 2 * window[4] - window[6] * (window[0] - 1) - 1) / window[2] + 1;
+  s.out_width = (s.width + 2 * window[5] - window[7] * (window[1] - 1) - 1) / window[3] + 1;
+  STD_TORCH_CHECK(s.height + 2 * window[4] > window[6] * (window[0] - 1) && s.width + 2 * window[5] > window[7] * (window[1] - 1),
+                  "the kernel is larger than the padded input");
+  STD_TORCH_CHECK(groups >= 1 && s.channels >= 1 && out_channels >= 1 && s.channels % groups == 0 && out_channels % groups == 0,
+                  "groups must divide the channels");
+  STD_TORCH_CHECK(out_channels < MOST, "too many output channels");
+  product({s.batch, s.channels, s.height, s.width, 8});
+  product({s.batch, out_channels, s.out_height, s.out_width, 8});
+  product({s.channels, s.taps(), s.taps(), 8});
+  product({out_channels, s.channels, s.taps(), 8});
+  // Offsets in a tile's rows are ints: those of 192 pixels.
+  STD_TORCH_CHECK(product({s.kernel_h, 194, s.stride_w, s.out_width + product({s.kernel_w, s.dilation_w})}) < MOST,
+                  "the input is too wide for the CPU kernel");
+  return s;
+}
+
+inline ConstMap map_of(const Tensor& x) { return {floats(x), x.stride(0), x.stride(1), x.stride(2), x.stride(3)}; }
+inline Map mutable_map_of(const Tensor& x) { return {mutable_floats(x), x.stride(0), x.stride(1), x.stride(2), x.stride(3)}; }
+
+// Whether channels, not columns, are neighbours in memory.
+inline bool channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1 && x.size(2) * x.size(3) > 1; }
+
+inline Tensor empty_map(int64_t batch, int64_t channels, int64_t height, int64_t width, bool last) {
+  const std::vector<int64_t> sizes = {batch, channels, height, width};
+  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), 4), ScalarType::Float, std::nullopt,
+                              std::nullopt, std::nullopt,
+                              last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
+}
+
+// A gradient whose pixels lie evenly: as it is, or a contiguous copy (of one that was expanded, say).
+inline Tensor even(const Tensor& grad) {
+  const bool planes = grad.stride(3) == 1 && grad.stride(2) == grad.size(3);
+  const bool pixels = grad.stride(1) == 1 && grad.stride(2) == grad.size(3) * grad.stride(3) && grad.stride(3) >= grad.size(1);
+  return planes || pixels ? grad : torch::stable::contiguous(grad);
+}
+
+// Runs task(index, scratch) for all indices below `tasks`, each with scratch of its own.
+template <class Task>
+void run(int64_t tasks, int64_t scratch_floats, Task task) {
+  const int64_t each = (scratch_floats + 31) / 16 * 16;
+  const Tensor scratch = empty({tasks * each});
+  float* start = mutable_floats(scratch);
+  start += (64 - reinterpret_cast<uintptr_t>(start) % 64) % 64 / sizeof(float);
+  torch::stable::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t n = begin; n < end; ++n) task(n, start + n * each);
+  });
+}
+
+inline int64_t threads() { return torch::stable::get_num_threads(); }
+inline int64_t at_most(int64_t a, int64_t b) { return a < b ? a : b; }
+inline int64_t at_least_one(int64_t a) { return a < 1 ? 1 : a; }
+
+}  // namespace rfa
