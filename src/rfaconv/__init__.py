@@ -24,6 +24,11 @@ from rfaconv.layers import (
 )
 
 if TYPE_CHECKING:
+    from rfaconv.conversion import convert as convert
+    from rfaconv.conversion import load as load
+    from rfaconv.conversion import load_published as load_published
+    from rfaconv.conversion import save as save
+    from rfaconv.conversion import simplify as simplify
     from rfaconv.models import create_model as create_model
 
 __version__ = "0.1.0"
@@ -40,14 +45,22 @@ __all__ = [
     "ReceptiveFieldConv2d",
     "UserError",
     "conv_names",
+    "convert",
     "create_conv",
     "create_model",
+    "load",
+    "load_published",
     "register_attention",
     "register_conv",
+    "save",
+    "simplify",
 ]
 
 # name: (module, the extra it needs)
-_LAZY = {"create_model": ("rfaconv.models", "classify")}
+_LAZY = {
+    "create_model": ("rfaconv.models", "classify"),
+    **dict.fromkeys(("convert", "load", "load_published", "save", "simplify"), ("rfaconv.conversion", "classify")),
+}
 
 
 def __getattr__(name: str) -> Any:
