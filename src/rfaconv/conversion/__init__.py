@@ -4,7 +4,10 @@ Not called `convert`: that is the function, `rfaconv.convert`, and a module and 
 """
 
 from rfaconv.conversion.converter import convert
+from rfaconv.conversion.plain import simplify
+from rfaconv.conversion.published import load_published
+from rfaconv.conversion.saving import load, save
 from rfaconv.conversion.start import register_neutral
 from rfaconv.conversion.summary import Replaced, Summary
 
-__all__ = ["Replaced", "Summary", "convert", "register_neutral"]
+__all__ = ["Replaced", "Summary", "convert", "load", "load_published", "register_neutral", "save", "simplify"]

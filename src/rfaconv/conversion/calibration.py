@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,8 @@ from rfaconv.conversion.run import Forward, evaluating
 from rfaconv.conversion.surgery import explicit_padding
 from rfaconv.ops.stages import output_size
 from rfaconv.ops.window import Window
+
+T = TypeVar("T")
 
 MARGIN = 0.5
 """An input without a proved bound: the shift covers what was seen and half of its distance from the mean again."""
@@ -99,28 +101,38 @@ def watch(
 
 
 def foresee(model: nn.Module, places: Sequence[Place]) -> dict[str, Seen]:
-    """The bounds and moments without data: a run on stand-ins for tensors, which computes shapes alone.
+    """The bounds and moments without data, from a run on a stand-in image.
 
     Nothing is found where no usual image size goes through the model; that is no error.
     """
-    for size in _usual_sizes(model):
+
+    def look(image: Tensor) -> dict[str, Seen]:
         found = {place.name: Seen() for place in places}
+        with ExitStack() as stack:
+            mode = RangeMode()
+            for place in places:
+                hook = _observer(place.conv, found[place.name], mode, statistics=False)
+                stack.callback(place.conv.register_forward_pre_hook(hook).remove)
+            stack.enter_context(mode)
+            model(image)
+        return found
+
+    return on_stand_in(model, look) or {place.name: Seen() for place in places}
+
+
+def on_stand_in(model: nn.Module, use: Callable[[Tensor], T]) -> T | None:
+    """What `use` makes of an image without values, in eval mode; None if no usual size goes through the model.
+
+    Inside `use` tensors have shapes and no memory (torch's FakeTensorMode), so that running the model costs little.
+    """
+    first = next(model.parameters(), torch.empty(0))
+    for size in _usual_sizes(model):
         try:
-            with ExitStack() as stack:
-                mode = RangeMode()
-                for place in places:
-                    hook = _observer(place.conv, found[place.name], mode, statistics=False)
-                    stack.callback(place.conv.register_forward_pre_hook(hook).remove)
-                stack.enter_context(evaluating(model))
-                stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-                first = next(model.parameters())
-                image = torch.empty(1, *size, device=first.device, dtype=first.dtype)
-                with mode:
-                    model(image)
+            with evaluating(model), FakeTensorMode(allow_non_fake_inputs=True):
+                return use(torch.empty(1, *size, device=first.device, dtype=first.dtype))
         except Exception:  # whatever a model does with an input of the wrong size or with no values in it
             continue
-        return found
-    return {place.name: Seen() for place in places}
+    return None
 
 
 def _usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
@@ -134,7 +146,7 @@ def _usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
     return [(channels, size, size) for size in (224, 256, 64, 32)]
 
 
-def _observer(conv: nn.Conv2d, seen: Seen, mode: RangeMode, statistics: bool) -> Callable[[nn.Module, Any], None]:
+def _observer(conv: Any, seen: Seen, mode: RangeMode, statistics: bool) -> Callable[[nn.Module, Any], None]:
     def hook(module: nn.Module, args: Any) -> None:
         x = args[0]
         known = mode.of(x)
@@ -148,12 +160,12 @@ def _observer(conv: nn.Conv2d, seen: Seen, mode: RangeMode, statistics: bool) ->
     return hook
 
 
-def tap_statistics(x: Tensor, conv: nn.Conv2d) -> TapStatistics:
-    """Of an input [B, C, H, W] of `conv`."""
+def tap_statistics(x: Tensor, conv: Any) -> TapStatistics:
+    """Of an input [B, C, H, W] of `conv`, a Conv2d or a layer of the family."""
     padder, padding = explicit_padding(conv)
     low = x.amin((0, 2, 3)).double().cpu()
     x = F.pad(x, (padding[1], padding[1], padding[0], padding[0])) if padder is None else padder(x)
-    window = Window.of(conv.kernel_size, conv.stride, 0, conv.dilation)  # type: ignore[arg-type]
+    window = Window.of(conv.kernel_size, conv.stride, 0, conv.dilation)
     h, w = output_size(x, window)
     (kh, kw), (sh, sw), _, (dh, dw) = window
     x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -14,9 +14,9 @@ from rfaconv.conversion.calibration import DEVIATIONS, MARGIN, Seen, foresee, wa
 from rfaconv.conversion.places import Place, Skipped, Where, check_model, choose
 from rfaconv.conversion.run import Forward, default_forward, evaluating, one_image, take_batches
 from rfaconv.conversion.start import looks_at_features, scales_weight, start_as
-from rfaconv.conversion.summary import Replaced, Summary
+from rfaconv.conversion.summary import Replaced, Summary, sizes_in_words
 from rfaconv.conversion.surgery import hang, new_layer, take_down, take_over
-from rfaconv.conversion.verification import Deviation, compare, default_tolerance
+from rfaconv.conversion.verification import default_tolerance, verified
 from rfaconv.errors import UserError
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.registry import conv_factory
@@ -96,7 +96,7 @@ def convert(
     try:
         if outputs and verify is not False:
             summary.tolerance = default_tolerance(model) if verify is True else float(verify)
-            summary.deviation = _verified(model, data, outputs, forward, summary.tolerance)
+            summary.deviation = verified(model, data, outputs, forward, summary.tolerance)
         after = _macs(model, data, forward)
     except BaseException:
         take_down(exchange.place for exchange in exchanges)
@@ -161,14 +161,9 @@ def _bound_in_words(found: Seen, low: Tensor) -> str:
 
 def _as_row(exchange: _Exchange) -> Replaced:
     old = exchange.place.conv
-    kernel = "x".join(map(str, old.kernel_size))
-    sizes = f"{old.in_channels} -> {old.out_channels}, {kernel}"
-    for what, value in (("stride", old.stride), ("dilation", old.dilation)):
-        sizes += "" if set(value) == {1} else f", {what} {value[0] if len(set(value)) == 1 else value}"
-    sizes += f", groups {old.groups}" if old.groups > 1 else ""
     params = _params(old), _params(exchange.new)
     kind = type(exchange.layer).__name__
-    return Replaced(exchange.place.name, kind, sizes, exchange.how, params, exchange.place.aliases)
+    return Replaced(exchange.place.name, kind, sizes_in_words(old), exchange.how, params, exchange.place.aliases)
 
 
 def _notes(exchanges: Sequence[_Exchange], seen: dict[str, Seen], has_data: bool) -> list[str]:
@@ -197,22 +192,6 @@ def _notes(exchanges: Sequence[_Exchange], seen: dict[str, Seen], has_data: bool
 
 def _params(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
-
-
-def _verified(
-    model: nn.Module, data: Sequence[Any], outputs: Sequence[Any], forward: Forward, tolerance: float
-) -> Deviation:
-    """The largest deviation; a UserError if it is above the tolerance."""
-    found = Deviation(0.0, "no output")
-    with evaluating(model):
-        for batch, before in zip(data, outputs, strict=True):
-            found = max(found, compare(before, forward(model, batch)), key=lambda deviation: deviation.relative)
-    if found.relative > tolerance:
-        raise UserError(
-            f"The converted model deviates by {found.relative:.1e} of the largest value in {found.where}, more than "
-            f"the tolerance {tolerance:.0e}; the model is as it was."
-        )
-    return found
 
 
 class _Once(nn.Module):

@@ -23,7 +23,8 @@ class Place:
     """A convolution and everywhere it hangs: a module used twice has two slots and stays one module."""
 
     name: str
-    conv: nn.Conv2d
+    conv: Any
+    """The Conv2d; for `simplify` the layer."""
     slots: tuple[tuple[nn.Module, str], ...]
     aliases: tuple[str, ...] = ()
     """Its other names, where it has several."""
@@ -51,7 +52,7 @@ def choose(model: nn.Module, where: Where) -> Choice:
     Raises:
         UserError: `where` names nothing, or nothing of the kind; the message says what there is.
     """
-    found = list(_convolutions(model))
+    found = list(convolutions(model))
     wanted = _wanted(model, where, [place for place in found if isinstance(place.conv, nn.Conv2d)])
     choice = Choice()
     for place in found:
@@ -84,22 +85,27 @@ def refusal(conv: nn.Module) -> str | None:
     return None
 
 
-def _convolutions(model: nn.Module) -> Iterator[Place]:
+def convolutions(model: nn.Module) -> Iterator[Place]:
     """Every convolution of any kind outside the family's own layers, each once."""
-    own = tuple(name for name, module in model.named_modules() if isinstance(module, ConvLayer))
+    own = [name for name, module in model.named_modules() if isinstance(module, ConvLayer) and name]
+    for place in slots_of(model, _is_convolution):
+        if not any(place.name.startswith(f"{name}.") for name in own):
+            yield place
+
+
+def slots_of(model: nn.Module, wanted: Callable[[nn.Module], bool]) -> Iterator[Place]:
+    """Every module below `model` that is `wanted`, each once, with everywhere it hangs."""
     slots: dict[int, list[tuple[str, nn.Module, str]]] = {}
-    convs: dict[int, Any] = {}
+    found: dict[int, nn.Module] = {}
     for parent_name, parent in model.named_modules():
-        if any(parent_name == name or parent_name.startswith(f"{name}.") for name in own):
-            continue
         for attribute, child in parent._modules.items():
-            if child is not None and _is_convolution(child):
-                convs[id(child)] = child
+            if child is not None and wanted(child):
+                found[id(child)] = child
                 name = f"{parent_name}.{attribute}" if parent_name else attribute
                 slots.setdefault(id(child), []).append((name, parent, attribute))
     for key, held in slots.items():
         names = tuple(name for name, _, _ in held)
-        yield Place(names[0], convs[key], tuple((parent, attribute) for _, parent, attribute in held), names[1:])
+        yield Place(names[0], found[key], tuple((parent, attribute) for _, parent, attribute in held), names[1:])
 
 
 def _is_convolution(module: nn.Module) -> bool:

@@ -11,6 +11,7 @@ there the weight itself is multiplied, by a power of two, which floating point d
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -55,19 +56,24 @@ def start_as(
         UserError: no such start is known for the layer's attention.
     """
     factor = 1 / neutral(layer.attention)
-    bias: nn.Parameter | Tensor | None = conv.bias
+    bias: Tensor | None = conv.bias
     if looks_at_features(layer):
         assert low is not None
         assert moments is not None
         assert isinstance(layer.features, ReceptiveFieldFeatures)
-        layer.weight = conv.weight
+        layer.weight = _parameter(conv.weight)
         shift = _shift(low, *moments)
         _start_features(layer.features, *moments, shift, factor)
         if shift.any():
             bias = _corrected_bias(conv, shift)
     else:
-        layer.weight = conv.weight if factor == 1 else nn.Parameter(conv.weight.detach() * factor)
-    layer.bias = bias if bias is None or isinstance(bias, nn.Parameter) else nn.Parameter(bias)
+        layer.weight = _parameter(conv.weight if factor == 1 else conv.weight.detach() * factor)
+    layer.bias = None if bias is None else _parameter(bias)
+
+
+def _parameter(value: Tensor) -> nn.Parameter:
+    """`value` itself where it is one."""
+    return value if isinstance(value, nn.Parameter) else nn.Parameter(value)
 
 
 def scales_weight(layer: ConvLayer) -> bool:
@@ -128,6 +134,23 @@ def neutral(attention: nn.Module | None) -> float:
         f"No start that preserves the function is known for the attention {type(inner).__name__}: tell "
         "rfaconv.conversion.register_neutral how to make it constant."
     )
+
+
+def constant(attention: nn.Module | None) -> float | None:
+    """The number by which the attention multiplies everything as its weights are now; None if it is not constant."""
+    if attention is None:
+        return 1.0
+    inner = attention.module if isinstance(attention, MapAttention) else attention
+    if not isinstance(inner, tuple(_NEUTRAL)):
+        return None
+    again = copy.deepcopy(inner)
+    factor = neutral(again)
+    return factor if _equal(again, inner) else None
+
+
+def _equal(first: nn.Module, second: Any) -> bool:
+    mine, theirs = first.state_dict(), second.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in mine.items())
 
 
 def register_neutral(kind: type[nn.Module], make_constant: Callable[[Any], float]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 from rfaconv.conversion.places import Skipped
 from rfaconv.conversion.verification import Deviation
@@ -82,3 +83,11 @@ class Summary:
             f"Verified on {batches}: largest deviation {self.deviation.relative:.1e} of the largest value "
             f"({self.deviation.where}), tolerance {self.tolerance:.0e}."
         )
+
+
+def sizes_in_words(conv: Any) -> str:
+    """ "64 -> 128, 3x3, stride 2" of a Conv2d or a layer of the family."""
+    words = f"{conv.in_channels} -> {conv.out_channels}, {'x'.join(map(str, conv.kernel_size))}"
+    for what, value in (("stride", conv.stride), ("dilation", conv.dilation)):
+        words += "" if set(value) == {1} else f", {what} {value[0] if len(set(value)) == 1 else value}"
+    return words + (f", groups {conv.groups}" if conv.groups > 1 else "")

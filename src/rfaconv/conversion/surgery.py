@@ -12,6 +12,7 @@ from rfaconv.conversion.places import Place
 from rfaconv.errors import UserError
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.registry import create_conv
+from rfaconv.ops.window import pair
 
 _PADDERS: dict[str, Callable[[Any], nn.Module]] = {
     "zeros": nn.ZeroPad2d,
@@ -21,7 +22,7 @@ _PADDERS: dict[str, Callable[[Any], nn.Module]] = {
 }
 
 # Hooks of a module that work on whatever module has its place: the same dict, so that handles still remove them.
-_KEPT_HOOKS = (
+KEPT_HOOKS = (
     "_forward_hooks",
     "_forward_hooks_with_kwargs",
     "_forward_hooks_always_called",
@@ -31,7 +32,7 @@ _KEPT_HOOKS = (
     "_backward_pre_hooks",
 )
 # Hooks that see the old module's parameters by name.
-_LOST_HOOKS = (
+LOST_HOOKS = (
     "_state_dict_hooks",
     "_state_dict_pre_hooks",
     "_load_state_dict_pre_hooks",
@@ -55,8 +56,7 @@ def explicit_padding(conv: nn.Conv2d) -> tuple[nn.Module | None, tuple[int, int]
             return None, (total[0] // 2, total[1] // 2)
         (top, left), (bottom, right) = [size // 2 for size in total], [size - size // 2 for size in total]
         return nn.ZeroPad2d((left, right, top, bottom)), (0, 0)
-    vertical, horizontal = (conv.padding,) * 2 if isinstance(conv.padding, int) else conv.padding
-    return None, (int(vertical), int(horizontal))
+    return None, pair(conv.padding, "padding")  # type: ignore[arg-type]
 
 
 def new_layer(conv: nn.Conv2d, name: str) -> tuple[nn.Module, ConvLayer]:
@@ -84,10 +84,37 @@ def new_layer(conv: nn.Conv2d, name: str) -> tuple[nn.Module, ConvLayer]:
     )
     if not isinstance(layer, ConvLayer):
         raise UserError(f"'{name}' makes a {type(layer).__name__}; only layers of rfaconv can start as a convolution.")
-    return (layer if padder is None else nn.Sequential(OrderedDict(pad=padder, conv=layer))), layer
+    layer.short_name = name
+    return with_padding(padder, layer), layer
 
 
-def take_over(new: nn.Module, layer: ConvLayer, conv: nn.Conv2d) -> list[str]:
+def with_padding(padder: nn.Module | None, layer: nn.Module) -> nn.Module:
+    """The layer, behind the padding if there is one."""
+    return layer if padder is None else nn.Sequential(OrderedDict(pad=padder, conv=layer))
+
+
+def padder_record(padder: nn.Module) -> list[Any]:
+    """What `padder_from` makes it from, as plain data: the padding mode and left, right, top, bottom."""
+    mode = next(name for name, kind in _PADDERS.items() if type(padder) is kind)
+    return [mode, list(padder.padding)]  # type: ignore[arg-type]
+
+
+def padder_from(record: list[Any] | None) -> nn.Module | None:
+    """The module that pads so."""
+    return None if record is None else _PADDERS[record[0]](tuple(record[1]))
+
+
+def without_padding(padder: nn.Module, conv: nn.Conv2d) -> nn.Conv2d:
+    """The one convolution that pads as `padder` before `conv` does: what `explicit_padding` took apart."""
+    mode, (left, _, top, _) = padder_record(padder)
+    padding = "same" if mode == "zeros" else (top, left)
+    arguments = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, padding, conv.dilation)
+    whole = nn.Conv2d(*arguments, conv.groups, conv.bias is not None, mode, device="meta")  # type: ignore[arg-type]
+    whole.weight, whole.bias = conv.weight, conv.bias
+    return whole.train(conv.training)
+
+
+def take_over(new: nn.Module, layer: nn.Module, conv: nn.Conv2d) -> list[str]:
     """Give `new` the old module's hooks, mode and attributes; returns the names of the hooks it cannot keep.
 
     New parameters learn if the convolution's weight does.
@@ -99,14 +126,19 @@ def take_over(new: nn.Module, layer: ConvLayer, conv: nn.Conv2d) -> list[str]:
             parameter.requires_grad_(conv.bias.requires_grad)
         else:
             parameter.requires_grad_(learns)
-    for name in _KEPT_HOOKS:
-        if getattr(conv, name, None):
-            setattr(new, name, getattr(conv, name))
-    new._is_full_backward_hook = conv._is_full_backward_hook
     for name, value in vars(conv).items():
         if name not in _CONV2DS_OWN and not hasattr(new, name):
             setattr(new, name, value)
-    return [name.strip("_") for name in _LOST_HOOKS if getattr(conv, name, None)]
+    return keep_hooks(new, conv)
+
+
+def keep_hooks(new: nn.Module, old: nn.Module) -> list[str]:
+    """Hang the hooks of `old` on `new`; returns the names of those that cannot be kept."""
+    for name in KEPT_HOOKS:
+        if getattr(old, name, None):
+            setattr(new, name, getattr(old, name))
+    new._is_full_backward_hook = old._is_full_backward_hook
+    return [name.strip("_") for name in LOST_HOOKS if getattr(old, name, None)]
 
 
 _CONV2DS_OWN = frozenset(vars(nn.Conv2d(1, 1, 1)))

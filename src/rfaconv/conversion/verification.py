@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rfaconv.conversion.run import Forward, evaluating
 from rfaconv.errors import UserError
 
 
@@ -39,6 +40,26 @@ def compare(before: Any, after: Any) -> Deviation:
     if first.keys() != second.keys():
         return Deviation(math.inf, "the output's structure")
     return max((_deviation(name, first[name], second[name]) for name in first), key=lambda found: found.relative)
+
+
+def verified(
+    model: nn.Module, data: Sequence[Any], outputs: Sequence[Any], forward: Forward, tolerance: float
+) -> Deviation:
+    """The largest deviation of the model's outputs in eval mode from those it gave before.
+
+    Raises:
+        UserError: it is above the tolerance.
+    """
+    found = Deviation(0.0, "no output")
+    with evaluating(model):
+        for batch, before in zip(data, outputs, strict=True):
+            found = max(found, compare(before, forward(model, batch)), key=lambda deviation: deviation.relative)
+    if found.relative > tolerance:
+        raise UserError(
+            f"The changed model deviates by {found.relative:.1e} of the largest value in {found.where}, more than the "
+            f"tolerance {tolerance:.0e}; the model is as it was."
+        )
+    return found
 
 
 def tensors(output: Any, name: str = "output") -> Iterator[tuple[str, Tensor]]:

@@ -1,0 +1,157 @@
+"""Batch norms into the convolutions before them, for inference, where nothing else sees what lies between."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from rfaconv.conversion.calibration import on_stand_in
+from rfaconv.conversion.places import slots_of
+from rfaconv.conversion.run import Forward, evaluating
+from rfaconv.conversion.surgery import KEPT_HOOKS, LOST_HOOKS, hang
+from rfaconv.conversion.verification import tensors
+from rfaconv.layers.base import ConvLayer
+
+# What is asked of a tensor without using its values.
+_QUESTIONS = ("__get__", "size", "dim", "stride", "numel", "is_contiguous", "is_floating_point", "element_size")
+
+
+def foldable(norm: nn.Module | None) -> bool:
+    """Whether `norm` is, in the mode it is in, one scale and one offset a channel."""
+    return (
+        type(norm) is nn.BatchNorm2d
+        and not norm.training
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    )
+
+
+def fold_all(model: nn.Module, data: Sequence[Any], forward: Forward, undo: list[Callable[[], None]]) -> str:
+    """Fold every norm that can be folded; says how many, and appends to `undo` what takes it back."""
+    count = 0
+    for layer in [module for module in model.modules() if isinstance(module, ConvLayer) and foldable(module.norm)]:
+        norm = layer.norm
+        assert norm is not None
+        if not (has_hooks(layer) or has_hooks(norm)):
+            undo.append(partial(setattr, layer, "norm", norm))
+            _fold(layer, norm, undo)
+            layer.norm = None
+            count += 1
+    if data:
+        pairs: list[tuple[str, str]] | None = find_pairs(model, lambda: forward(model, data[0]))
+    else:
+        pairs = on_stand_in(model, lambda image: find_pairs(model, lambda: model(image)))
+    for conv_name, norm_name in pairs or []:
+        conv: Any = model.get_submodule(conv_name)
+        norm = model.get_submodule(norm_name)
+        linear = not isinstance(conv, ConvLayer) or (conv.norm is None and conv.act is None)
+        if linear and foldable(norm) and not (has_hooks(conv) or has_hooks(norm)):
+            place = next(slots_of(model, partial(operator.is_, norm)))
+            undo.append(partial(hang, place, norm))
+            _fold(conv, norm, undo)
+            hang(place, nn.Identity())
+            count += 1
+    why = " (the model does not run on a stand-in image: give calibrate= a batch)" if pairs is None else ""
+    return f"{count} batch norms folded into what comes before them{why}."
+
+
+def _fold(conv: nn.Conv2d | ConvLayer, norm: nn.Module, undo: list[Callable[[], None]]) -> None:
+    """Multiply a foldable norm into the weight and bias of the convolution before it; computed in float64."""
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    undo.append(partial(setattr, conv, "weight", conv.weight))
+    undo.append(partial(setattr, conv, "bias", conv.bias))
+    with torch.no_grad():
+        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight.double()
+        offset = -norm.running_mean.double() * scale
+        offset = offset if norm.bias is None else offset + norm.bias.double()
+        bias = 0.0 if conv.bias is None else conv.bias.double() * scale
+        weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
+        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), conv.weight.requires_grad)
+        conv.bias = nn.Parameter((offset + bias).to(conv.weight.dtype), conv.weight.requires_grad)
+
+
+class _Uses(TorchFunctionMode):
+    """Counts by how many functions each tensor of interest is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made_by: Any = WeakTensorKeyDictionary()
+        self.uses: Any = WeakTensorKeyDictionary()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") not in _QUESTIONS:
+            for value in _flat((args, kwargs)):
+                if value in self.made_by:
+                    self.uses[value] = self.uses.get(value, 0) + 1
+        return func(*args, **kwargs)
+
+
+def _flat(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list | tuple):
+        return []
+    return [tensor for part in value for tensor in _flat(part)]
+
+
+def find_pairs(model: nn.Module, run: Callable[[], Any]) -> list[tuple[str, str]]:
+    """Names of convolutions and of the batch norms that alone use their outputs, found by running the model.
+
+    Args:
+        run: runs the model and returns its output; called once, in eval mode.
+    """
+    mode = _Uses()
+    outputs: list[Tensor] = []  # alive until the end, so that every use is counted
+    calls: Counter[str] = Counter()
+    norm_after: dict[str, str] = {}
+
+    def after_convolution(name: str, module: nn.Module, args: Any, output: Any) -> None:
+        calls[name] += 1
+        mode.made_by[output] = name
+        outputs.append(output)
+
+    def before_norm(name: str, module: nn.Module, args: Any) -> None:
+        calls[name] += 1
+        if args[0] in mode.made_by:
+            norm_after[mode.made_by[args[0]]] = name
+
+    with ExitStack() as stack:
+        for name, module in model.named_modules():
+            if type(module) is nn.Conv2d or isinstance(module, ConvLayer):
+                stack.callback(module.register_forward_hook(partial(after_convolution, name)).remove)
+            elif type(module) is nn.BatchNorm2d:
+                stack.callback(module.register_forward_pre_hook(partial(before_norm, name)).remove)
+        with evaluating(model), mode:
+            results = [tensor for _, tensor in tensors(run())]
+    seen_elsewhere = {
+        mode.made_by[tensor]
+        for tensor in outputs
+        if mode.uses.get(tensor, 0) != 1 or any(tensor is result for result in results)
+    }
+    return [
+        (conv, norm)
+        for conv, norm in norm_after.items()
+        if conv not in seen_elsewhere and calls[conv] == 1 and calls[norm] == 1
+    ]
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether somebody watches the module, and would see other values after folding."""
+    return any(getattr(module, name, None) for name in (*KEPT_HOOKS, *LOST_HOOKS))
