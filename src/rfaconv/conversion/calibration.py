@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rfaconv.conversion.places import Place
 from rfaconv.conversion.ranges import Moments, RangeMode
-from rfaconv.conversion.run import Forward, evaluating
+from rfaconv.conversion.run import Forward, evaluating, unchanged
 from rfaconv.conversion.surgery import explicit_padding
 from rfaconv.ops.stages import output_size
 from rfaconv.ops.window import Window
@@ -125,10 +125,12 @@ def on_stand_in(model: nn.Module, use: Callable[[Tensor], T]) -> T | None:
 
     Inside `use` tensors have shapes and no memory (torch's FakeTensorMode), so that running the model costs little.
     """
+    if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
+        return None
     first = next(model.parameters(), torch.empty(0))
     for size in _usual_sizes(model):
         try:
-            with evaluating(model), FakeTensorMode(allow_non_fake_inputs=True):
+            with evaluating(model), unchanged(model), FakeTensorMode(allow_non_fake_inputs=True):
                 return use(torch.empty(1, *size, device=first.device, dtype=first.dtype))
         except Exception:  # whatever a model does with an input of the wrong size or with no values in it
             continue

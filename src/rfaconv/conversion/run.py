@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -69,6 +70,25 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """After the block every module has the attributes it had: some models keep grids from one run for the next."""
+    held = [(module, dict(vars(module))) for module in model.modules()]
+    contents = [(value, value.copy()) for _, values in held for value in values.values() if type(value) in _CONTAINERS]
+    try:
+        yield
+    finally:
+        for module, values in held:
+            vars(module).clear()
+            vars(module).update(values)
+        for value, before in contents:
+            value.clear()
+            value.extend(before) if isinstance(value, list) else value.update(before)
+
+
+_CONTAINERS = (dict, list, set, OrderedDict)
 
 
 def one_image(batch: Any) -> Any:
