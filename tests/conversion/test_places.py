@@ -73,7 +73,7 @@ def test_a_name_that_fits_nothing() -> None:
     ]:
         with pytest.raises(UserError, match=words):
             rfaconv.convert(model, where=wrong)
-    with pytest.raises(UserError, match="Unknown convolution 'rfaa'. Did you mean 'rfa'"):
+    with pytest.raises(UserError, match=r"Unknown convolution 'rfaa'\. Did you mean 'rfa'"):
         rfaconv.convert(model, "rfaa")
     with pytest.raises(UserError, match=r"where\(name, conv\) is False"):
         rfaconv.convert(model, where=lambda name, conv: False)

@@ -29,6 +29,7 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "product": (lambda x: x.tanh() * F.relu6(x), -6, 6),
     "squeeze and excite": (lambda x: F.relu(x) * x.mean((2, 3), keepdim=True).sigmoid(), 0, math.inf),
     "scaled": (lambda x: -2 * x.sigmoid() / 4, -0.5, 0),
+    "named": (lambda x: torch.mul(F.relu(x), other=x.sigmoid()), 0, math.inf),
     "turned": (lambda x: 1 - x.sigmoid(), 0, 1),
     "residual": (lambda x: F.relu(x) + F.silu(x), -0.2784646, math.inf),
     "added in place": (lambda x: F.relu(x).add_(x.tanh()), -1, math.inf),
@@ -49,6 +50,10 @@ UNBOUNDED: dict[str, Callable[[Tensor], Tensor]] = {
     "written to": lambda x: F.relu(x).sub_(5.0 * x.abs()),
     "part written to": lambda x: _part_written_to(F.relu(x)),
     "a view written to": lambda x: _view_written_to(F.relu(x)),
+    "one over": lambda x: 1 / (F.relu6(x) - 3),
+    "summed": lambda x: F.avg_pool2d(x.tanh(), 2, divisor_override=1),
+    "read as another type": lambda x: F.relu(x).view(torch.int32),
+    "named arguments": lambda x: torch.add(input=F.relu(x), other=x),
     "unknown": lambda x: torch.fft.fft2(F.relu(x)).real,
 }
 
@@ -86,7 +91,9 @@ def test_what_is_not(what: str) -> None:
     assert low == -math.inf
 
 
-@pytest.mark.parametrize("act", [nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Mish(), nn.Hardswish(), nn.SELU(), nn.CELU()])
+@pytest.mark.parametrize(
+    "act", [nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Mish(), nn.Hardswish(), nn.SELU(), nn.CELU()]
+)
 def test_least_values_of_activations(act: nn.Module) -> None:
     """Against a fine grid in float64: below it, and by no more than the bound's own rounding."""
     with RangeMode() as mode:

@@ -77,13 +77,23 @@ Rule = Callable[[RangeMode, Any, Sequence[Any], Mapping[str, Any]], Range]
 def _plain_name(func: Any) -> str:
     """`relu` for F.relu, torch.relu, Tensor.relu_ and the like; `add` for Tensor.__iadd__."""
     name: str = getattr(func, "__name__", "")
-    if name == "fn":  # the functional poolings are called so
-        name = "max_pool2d" if "pool" in str(getattr(func, "__doc__", "")) else name
+    if name == "fn":  # the functional maximum poolings are called so
+        name = "max_pool2d" if "max pool" in str(getattr(func, "__doc__", "")) else name
     if name.startswith("__") and name.endswith("__"):
         name = name.strip("_")
-        shorter = name[1:] if name[:1] in ("i", "r") else name
-        return shorter if shorter in ("add", "sub", "mul", "truediv") and name != "rsub" else name
+        return _DUNDERS.get(name, name)
     return name.rstrip("_")
+
+
+_DUNDERS = {
+    "iadd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "itruediv": "div",
+    "truediv": "div",
+    "radd": "add",
+    "rmul": "mul",
+}
 
 
 def _is_inplace(func: Any, kwargs: Mapping[str, Any]) -> bool:
@@ -119,7 +129,9 @@ def _through(func: Any, moments: Moments | None, args: Sequence[Any], kwargs: Ma
 
 
 def _keep(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
-    """Values are moved, left out or averaged."""
+    """Values are moved, left out or averaged; not read as another type."""
+    if any(isinstance(value, torch.dtype) for value in (*args, *kwargs.values())):
+        return UNKNOWN
     return mode.of(args[0])._replace(moments=None)
 
 
@@ -133,6 +145,8 @@ def _with_zero(found: Range) -> Range:
 
 
 def _average(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
+    if _argument(args, kwargs, 6, "divisor_override", None) is not None:
+        return UNKNOWN
     return _with_zero(mode.of(args[0]))._replace(moments=None)
 
 
@@ -170,7 +184,7 @@ def _join(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, 
 def _add(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
     if kwargs.get("alpha", 1) != 1:
         return UNKNOWN
-    first, second = mode.of(args[0]), mode.of(args[1])
+    first, second = mode.of(args[0]), mode.of(_argument(args, kwargs, 1, "other", None))
     moments = None
     if first.moments is not None and second.moments is not None:  # as if they were independent
         with unset_fake_temporarily():
@@ -182,12 +196,16 @@ def _add(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, A
 def _sub(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
     if kwargs.get("alpha", 1) != 1:
         return UNKNOWN
-    first, second = mode.of(args[0]), mode.of(args[1])
+    first, second = mode.of(args[0]), mode.of(_argument(args, kwargs, 1, "other", None))
     return Range(first.low - second.high, first.high - second.low)
 
 
+def _rsub(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
+    return _sub(mode, func, [args[1], args[0], *args[2:]], kwargs) if len(args) > 1 else UNKNOWN
+
+
 def _mul(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
-    first, second = mode.of(args[0]), mode.of(args[1])
+    first, second = mode.of(args[0]), mode.of(_argument(args, kwargs, 1, "other", None))
     ends = [_product(a, b) for a in first[:2] for b in second[:2]]
     return Range(min(ends), max(ends))
 
@@ -197,8 +215,8 @@ def _product(first: float, second: float) -> float:
 
 
 def _div(mode: RangeMode, func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Range:
-    first, by = mode.of(args[0]), args[1]
-    if not isinstance(by, int | float) or by <= 0 or kwargs:
+    first, by = mode.of(args[0]), _argument(args, kwargs, 1, "other", None)
+    if not isinstance(by, int | float) or by <= 0 or "rounding_mode" in kwargs:
         return UNKNOWN
     return Range(first.low / by, first.high / by)
 
@@ -274,7 +292,7 @@ _RULES: dict[str, Rule] = {
     "sub": _sub,
     "mul": _mul,
     "div": _div,
-    "truediv": _div,
+    "rsub": _rsub,
     "cat": _join,
     "concat": _join,
     "concatenate": _join,
