@@ -25,6 +25,7 @@ def command(
     convs: Annotated[str, typer.Option(metavar="NAMES", help="Convolutions to compare, with commas.")] = SEVEN,
     baseline: Annotated[str, typer.Option(metavar="NAME", help="What the others are compared to.")] = "conv",
     seeds: Annotated[int, typer.Option(help="How many trainings of each, with the seeds 0, 1, ...")] = 3,
+    start: options.StartOption = None,
     recipe: options.RecipeOption = "small",
     epochs: options.EpochsOption = None,
     settings: options.SetOption = None,
@@ -73,6 +74,7 @@ def command(
         options.read_recipe(recipe, epochs, settings),
         options.read_machine(accelerator, workers),
         tensorboard,
+        options.read_start(start),
     )
     names = [name.strip() for name in convs.split(",") if name.strip()]
     plan = make_plan(task, names, range(seeds), baseline)

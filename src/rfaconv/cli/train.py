@@ -20,6 +20,7 @@ def command(
     ] = None,
     conv: Annotated[str, typer.Option(metavar="NAME", help="conv, rf, rfa, rfcbam, rfca, cam, cbam, ca.")] = "rfa",
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    start: options.StartOption = None,
     recipe: options.RecipeOption = "small",
     epochs: options.EpochsOption = None,
     settings: options.SetOption = None,
@@ -57,6 +58,7 @@ def command(
         options.read_recipe(recipe, epochs, settings),
         options.read_machine(accelerator, workers, devices),
         tensorboard,
+        options.read_start(start),
     )
     keep_freed_memory()
     folder = out or Path("runs") / f"{task.model}-{conv}-seed{seed}"

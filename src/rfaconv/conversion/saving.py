@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +75,7 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
     if model is None:
         if not record["base"]:
             raise UserError(f"'{path}' does not say how its plain model is built: give it, rfaconv.load(path, model).")
-        model = _builder(record["base"])(**record["arguments"]).eval()
-    assert model is not None
+        model = build_base(record["base"], record["arguments"])
     for name, layer in record["layers"].items():
         _rebuild(model, name, layer, str(path))
     try:
@@ -153,6 +153,20 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if isinstance(error, UserError):
             raise
         raise UserError(f"'{path}' is no model that rfaconv.save wrote ({error!r}).") from error
+
+
+def build_base(base: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The plain model, without weights and in eval mode.
+
+    Raises:
+        UserError: the library or the model's name is unknown, or it does not take these arguments.
+    """
+    builder = _builder(base)
+    try:
+        model: nn.Module = builder(**arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{base} cannot be built with {dict(arguments)}: {' '.join(str(error).split())}") from error
+    return model.eval()
 
 
 def _builder(base: str) -> Any:

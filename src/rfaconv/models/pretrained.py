@@ -68,11 +68,15 @@ def _first_wrong(weights: dict[str, Tensor], state: dict[str, Tensor], optional:
     return next((f"it lacks '{name}'" for name in state if name not in weights and name not in optional), None)
 
 
-def start_layers(model: nn.Module, conv: str) -> None:
-    """Put `conv` in the paper's places of a plain ResNet, computing the same; the layers have a bias, as published."""
-    if conv == "conv":
-        return
-    convert(model, conv, where="resnet")
+def start_layers(model: nn.Module, conv: str, calibrate: Any = None) -> None:
+    """Put `conv` in the paper's places of a plain ResNet, computing the same; `calibrate` as for `convert`."""
+    if conv != "conv":
+        convert(model, conv, where="resnet", calibrate=calibrate)
+        add_biases(model)
+
+
+def add_biases(model: nn.Module) -> None:
+    """A bias of zeros for layers without one: in `create_model` they have one, as published."""
     for layer in model.modules():
         if isinstance(layer, ConvLayer) and layer.bias is None:
             layer.bias = nn.Parameter(torch.zeros_like(layer.weight[:, 0, 0, 0]))

@@ -14,6 +14,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from rfaconv.data import ClassificationData
 from rfaconv.files import write_text
@@ -22,6 +23,7 @@ from rfaconv.tasks.checkpoint import AtomicCheckpointIO, ModelRecord, save_model
 from rfaconv.tasks.classify.evaluate import evaluate
 from rfaconv.tasks.classify.loaders import Loaders, image_size
 from rfaconv.tasks.classify.module import Classifier
+from rfaconv.tasks.classify.start import Start, build_started
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import RunResult
 from rfaconv.tasks.rundir import claim, read_json
@@ -36,6 +38,8 @@ class ClassifyJob:
     data: ClassificationData
     recipe: Recipe
     seed: int
+    start: Start | None = None
+    """The plain model's weights, where the training goes on from those."""
 
     @property
     def record(self) -> ModelRecord:
@@ -51,7 +55,7 @@ class ClassifyJob:
 
     def facts(self) -> dict[str, Any]:
         """What tells this job from every other, as plain data."""
-        return {
+        facts = {
             "task": "classify",
             "model": self.model,
             "conv": self.conv,
@@ -59,6 +63,13 @@ class ClassifyJob:
             "recipe": self.recipe.as_dict(),
             "seed": self.seed,
         }
+        return facts if self.start is None else {**facts, "start": self.start.fingerprint}
+
+    def build(self) -> nn.Module:
+        """The model to train: freshly initialised, or started from the plain one's weights."""
+        if self.start is None:
+            return self.record.build()
+        return build_started(self.record, self.start, self.data)
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def fit(
     machine = machine or Machine()
     _quiet()
     pl.seed_everything(job.seed, workers=True, verbose=False)
-    module = Classifier(job.record.build(), job.recipe, len(job.data.classes), job.seed)
+    module = Classifier(job.build(), job.recipe, len(job.data.classes), job.seed)
     trainer = _trainer(job, run_dir, machine, report, tensorboard)
     checkpoint = run_dir / "last.ckpt"
     loaders = Loaders(job.data, job.recipe, job.seed, machine.workers)
