@@ -29,7 +29,9 @@ def rfaconv(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "eval", "predict", "info", "profile layers", "profile models"])
+@pytest.mark.parametrize(
+    "command", ["compare", "train", "eval", "convert", "predict", "info", "profile layers", "profile models"]
+)
 def test_help_shows_an_example(command: str) -> None:
     done = rfaconv(*command.split(), "--help")
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ import typer
 from rfaconv.cli import options
 from rfaconv.cli.options import console
 from rfaconv.errors import UserError
+from rfaconv.layers.registry import conv_factory
 
 if TYPE_CHECKING:
     from rfaconv.conversion import Summary
@@ -55,6 +56,7 @@ def command(
         rfaconv convert resnet50.pth --base timm:resnet50 --where resnet --data ~/photos -o resnet50-rfa.safetensors
     """  # fmt: skip
     options.use_plugins(plugin)
+    conv_factory(conv)
     if base is None:
         if where is not None or argument:
             raise UserError("--where and --arg go with --base; a classifier of `rfaconv train` has its places.")
