@@ -169,8 +169,7 @@ def test_single_layers_equal_the_formulas(name: str, stride: int, yolo: bool, tm
     assert deviation(outputs(theirs, x), outputs(ours, x)) < 2e-6
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-@pytest.mark.parametrize("depth", [18, 34])
+@pytest.mark.parametrize(("name", "depth"), [*((name, 18) for name in PUBLISHED), ("rfa", 34), ("cam", 34)])
 def test_whole_resnets(name: str, depth: int, tmp_path: Path) -> None:
     """torchvision's ResNet with the published layer as conv1 of every block, and none of their `bias=False`."""
     import torchvision

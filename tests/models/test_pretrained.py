@@ -34,8 +34,7 @@ def close(a: Any, b: Any) -> bool:
         return float((a - b).abs().max() / b.abs().max()) < 1e-5
 
 
-@pytest.mark.parametrize("conv", LAYERS)
-@pytest.mark.parametrize("library", ["timm", "torchvision"])
+@pytest.mark.parametrize(("conv", "library"), [*((conv, "timm") for conv in LAYERS), ("rfa", "torchvision")])
 def test_from_a_file(conv: str, library: str, tmp_path: Path) -> None:
     build = timm.create_model if library == "timm" else torchvision.models.get_model
     plain, path, x = trained(build("resnet18", num_classes=7)), str(tmp_path / "plain.pth"), torch.randn(2, 3, 64, 64)

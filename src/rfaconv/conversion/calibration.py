@@ -92,7 +92,7 @@ def watch(
         mode = RangeMode()
         for place in places:
             hook = _observer(place.conv, found[place.name], mode, statistics=True)
-            stack.callback(place.conv.register_forward_pre_hook(hook).remove)
+            stack.callback(place.conv.register_forward_pre_hook(hook, with_kwargs=True).remove)
         stack.enter_context(evaluating(model))
         for batch in batches:
             with mode:
@@ -112,7 +112,7 @@ def foresee(model: nn.Module, places: Sequence[Place]) -> dict[str, Seen]:
             mode = RangeMode()
             for place in places:
                 hook = _observer(place.conv, found[place.name], mode, statistics=False)
-                stack.callback(place.conv.register_forward_pre_hook(hook).remove)
+                stack.callback(place.conv.register_forward_pre_hook(hook, with_kwargs=True).remove)
             stack.enter_context(mode)
             model(image)
         return found
@@ -148,9 +148,9 @@ def _usual_sizes(model: nn.Module) -> list[tuple[int, int, int]]:
     return [(channels, size, size) for size in (224, 256, 64, 32)]
 
 
-def _observer(conv: Any, seen: Seen, mode: RangeMode, statistics: bool) -> Callable[[nn.Module, Any], None]:
-    def hook(module: nn.Module, args: Any) -> None:
-        x = args[0]
+def _observer(conv: Any, seen: Seen, mode: RangeMode, statistics: bool) -> Callable[[nn.Module, Any, Any], None]:
+    def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+        x = args[0] if args else kwargs["input"]
         known = mode.of(x)
         seen.moments = known.moments if not seen.reached else None  # called twice: no single answer
         seen.bound, seen.reached = min(seen.bound, known.low), True
