@@ -114,6 +114,8 @@ def test_what_does_not_fit_is_said(tmp_path: Path) -> None:
         rfaconv.save(model, path, "timm:resnet19")
     with pytest.raises(UserError, match="must be plain values"):
         rfaconv.save(model, path, "timm:resnet18", act_layer=nn.ReLU)
+    with pytest.raises(UserError, match="built without weights and files of its own: leave out 'checkpoint_path'"):
+        rfaconv.save(model, path, "timm:resnet18", checkpoint_path="evil.pth")
     assert not path.exists()
     rfaconv.save(model, path)
     for wrong, words in [

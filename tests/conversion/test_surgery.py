@@ -310,6 +310,46 @@ def test_a_branch_the_data_never_reaches() -> None:
     assert type(model.spare) is nn.Conv2d
 
 
+class Listed(nn.Module):
+    """Holds its convolution outside its attributes as well, and uses it there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.held = [self.conv]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.other(self.held[0](x).relu())
+        return out
+
+
+class Functional(nn.Module):
+    """Uses a convolution's weight without calling it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.other(nn.functional.conv2d(x, self.conv.weight).relu())
+        return out
+
+
+def test_a_convolution_used_behind_its_own_back() -> None:
+    model = Listed().eval()
+    with pytest.raises(UserError, match="uses 'conv' in another way than through its attribute"):
+        rfaconv.convert(model, "rfa", calibrate=X)
+    assert type(model.other) is nn.Conv2d
+    for name in ("rfa", "cam"):
+        for data in (None, X):
+            functional = Functional().eval()
+            before = outputs(functional, X)
+            summary = rfaconv.convert(functional, name, calibrate=data)
+            assert [place.name for place in summary.replaced] == ["other"]
+            assert "never reach" in summary.skipped[0].reason
+            assert deviation(before, outputs(functional, X)) < 3e-6
+
+
 def test_twice_is_refused_and_inner_convolutions_are_left_alone() -> None:
     model = Net().eval()
     rfaconv.convert(model, "rfca", calibrate=X)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rfaconv.conversion.calibration import DEVIATIONS, MARGIN, Seen, foresee, watch
@@ -83,7 +84,9 @@ def convert(
     choice = choose(model, where)
     data, forward = take_batches(calibrate, batches), forward or default_forward
     seen, outputs = watch(model, choice.places, data, forward) if data else (foresee(model, choice.places), [])
-    exchanges, skipped = _prepare(choice.places, seen, conv, _owners(model), has_data=bool(data))
+    places, skipped = _reached(choice.places, seen, has_data=bool(data))
+    exchanges, more = _prepare(places, seen, conv, _owners(model))
+    skipped += more
     if not exchanges:
         reasons = [*skipped, *choice.skipped]
         first = f"'{reasons[0].name}': {reasons[0].reason}" if reasons else "the model has none"
@@ -96,7 +99,8 @@ def convert(
     try:
         if outputs and verify is not False:
             summary.tolerance = default_tolerance(model) if verify is True else float(verify)
-            summary.deviation = verified(model, data, outputs, forward, summary.tolerance)
+            with _all_called(exchanges):
+                summary.deviation = verified(model, data, outputs, forward, summary.tolerance)
         after = _macs(model, data, forward)
     except BaseException:
         take_down(exchange.place for exchange in exchanges)
@@ -104,12 +108,45 @@ def convert(
     summary.batches, summary.params = len(data), (before, _params(model))
     summary.macs = None if macs is None or after is None else (macs, after)
     summary.replaced = [_as_row(exchange) for exchange in exchanges]
-    summary.notes = _notes(exchanges, seen, has_data=bool(data))
+    summary.notes = _notes(exchanges, seen)
     return summary
 
 
+def _reached(places: Sequence[Place], seen: dict[str, Seen], has_data: bool) -> tuple[list[Place], list[Skipped]]:
+    """The places that a run of the model came to, and the others; all of them where it could not be run at all.
+
+    A convolution that is never called may be dead, or its weight is used without it.
+    """
+    if not any(found.reached for found in seen.values()):
+        return list(places), []
+    what = "the calibration batches never reach it" if has_data else "a run without data never reaches it"
+    left_out = [Skipped(place.name, what) for place in places if not seen[place.name].reached]
+    return [place for place in places if seen[place.name].reached], left_out
+
+
+@contextmanager
+def _all_called(exchanges: Sequence[_Exchange]) -> Iterator[None]:
+    """Raise a UserError if a new module is not called inside the block, though the old one was."""
+    called: set[str] = set()
+    with ExitStack() as stack:
+        for exchange in exchanges:
+            note = partial(_note_call, called, exchange.place.name)
+            stack.callback(exchange.new.register_forward_hook(note).remove)
+        yield
+    missed = [exchange.place.name for exchange in exchanges if exchange.place.name not in called]
+    if missed:
+        raise UserError(
+            f"The model uses '{missed[0]}' in another way than through its attribute (in a list, say): leave it out "
+            "with where=; the model is as it was."
+        )
+
+
+def _note_call(called: set[str], name: str, *_: Any) -> None:
+    called.add(name)
+
+
 def _prepare(
-    places: Sequence[Place], seen: dict[str, Seen], conv: str, owners: dict[int, set[int]], has_data: bool
+    places: Sequence[Place], seen: dict[str, Seen], conv: str, owners: dict[int, set[int]]
 ) -> tuple[list[_Exchange], list[Skipped]]:
     """Make the new layers, with their start; the places where that cannot be done, with the reason."""
     exchanges, skipped = [], []
@@ -122,7 +159,8 @@ def _prepare(
         if looks_at_features(layer):
             low, moments = found.low(), found.normal(old.in_channels, layer.window.taps)
             if low is None:
-                skipped.append(Skipped(place.name, _unbounded(found, has_data)))
+                reason = "its input has no lower bound that can be proved: give calibrate= a few batches"
+                skipped.append(Skipped(place.name, reason))
                 continue
             how = _bound_in_words(found, low)
         elif scales_weight(layer) and not owners[id(old.weight)] <= ours:
@@ -146,12 +184,6 @@ def _owners(model: nn.Module) -> dict[int, set[int]]:
     return found
 
 
-def _unbounded(found: Seen, has_data: bool) -> str:
-    if has_data:
-        return "the calibration batches never reach it, and no activation before it is known to bound its input"
-    return "its input has no lower bound that can be proved: give calibrate= a few batches"
-
-
 def _bound_in_words(found: Seen, low: Tensor) -> str:
     if found.reached and found.bound > -math.inf:
         return f"exact: no input is below {found.bound:.3g}"
@@ -166,7 +198,7 @@ def _as_row(exchange: _Exchange) -> Replaced:
     return Replaced(exchange.place.name, kind, sizes_in_words(old), exchange.how, params, exchange.place.aliases)
 
 
-def _notes(exchanges: Sequence[_Exchange], seen: dict[str, Seen], has_data: bool) -> list[str]:
+def _notes(exchanges: Sequence[_Exchange], seen: dict[str, Seen]) -> list[str]:
     notes = []
     features = [exchange for exchange in exchanges if looks_at_features(exchange.layer)]
     open_ended = [exchange for exchange in features if seen[exchange.place.name].bound == -math.inf]
@@ -180,9 +212,8 @@ def _notes(exchanges: Sequence[_Exchange], seen: dict[str, Seen], has_data: bool
     if guessed:
         named = sum(seen[exchange.place.name].moments is not None for exchange in guessed)
         notes.append(
-            f"At {len(guessed)} of them {'the batches never arrive' if has_data else 'there are no batches'}: training "
-            f"mode starts from the statistics of the batch norm before ({named}) or from mean 0 and variance 1 "
-            f"({len(guessed) - named}), so less close than eval mode."
+            "Without calibration batches training mode starts from the statistics of the batch norm before "
+            f"({named} of them) or from mean 0 and variance 1 ({len(guessed) - named}), so less close than eval mode."
         )
     lost = [f"'{one.place.name}' ({', '.join(one.lost_hooks)})" for one in exchanges if one.lost_hooks]
     if lost:
@@ -206,8 +237,11 @@ class _Once(nn.Module):
 
 
 def _macs(model: nn.Module, data: Sequence[Any], forward: Forward) -> int | None:
-    """Multiply-adds of the first image; None without data."""
+    """Multiply-adds of the first image; None without data, and where the model takes no batch of one."""
     if not data:
         return None
-    with evaluating(model), torch.no_grad():
-        return count(_Once(model, forward, one_image(data[0])), (1,)).macs
+    try:
+        with evaluating(model):
+            return count(_Once(model, forward, one_image(data[0])), (1,)).macs
+    except Exception:
+        return None

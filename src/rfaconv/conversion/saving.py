@@ -23,6 +23,9 @@ from rfaconv.layers.registry import conv_factory, conv_names, create_conv
 
 _VERSION = 1
 _KEY = "rfaconv.conversion"
+_ARGUMENTS = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups", "bias")
+# Arguments with which these libraries read or fetch other files.
+_FILES = ("pretrained", "checkpoint", "weights", "cache")
 
 
 def save(model: nn.Module, path: str | Path, base: str | None = None, **arguments: Any) -> None:
@@ -41,7 +44,7 @@ def save(model: nn.Module, path: str | Path, base: str | None = None, **argument
     """
     record = {"version": _VERSION, "base": base, "arguments": arguments, "layers": layer_records(model)}
     if base is not None:
-        _builder(base)
+        check_base(base, arguments)
     try:
         text = json.dumps(record)
     except TypeError as error:
@@ -99,10 +102,7 @@ def layer_records(model: nn.Module) -> dict[str, dict[str, Any]]:
         short = getattr(layer, "short_name", None) or _short_name(layer)
         if short is None:
             continue
-        arguments = {
-            what: getattr(layer, what)
-            for what in ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-        }
+        arguments = {what: getattr(layer, what) for what in _ARGUMENTS if what != "bias"}
         parent = modules.get(name.rpartition(".")[0])
         padded = type(parent) is nn.Sequential and tuple(parent._modules) == ("pad", "conv")
         found[name.rpartition(".")[0] if padded else name] = {
@@ -130,10 +130,13 @@ def _rebuild(model: nn.Module, name: str, record: dict[str, Any], path: str) -> 
         raise UserError(
             f"'{path}' has a layer at '{name}', where this {type(model).__name__} has a {type(old).__name__}."
         )
-    arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key not in ("conv", "pad")}
-    layer = create_conv(record["conv"], **arguments, device=old.weight.device, dtype=old.weight.dtype)
+    try:
+        arguments = {key: tuple(v) if isinstance(v, list) else v for key, v in record.items() if key in _ARGUMENTS}
+        layer = create_conv(record["conv"], **arguments, device=old.weight.device, dtype=old.weight.dtype)
+        new = with_padding(padder_from(record["pad"]), layer)
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f"'{path}' has a damaged record of the layer at '{name}' ({error!r}).") from error
     layer.short_name = record["conv"]
-    new = with_padding(padder_from(record["pad"]), layer)
     take_over(new, layer, old)
     hang(next(slots_of(model, lambda module: module is old)), new)
 
@@ -161,12 +164,20 @@ def build_base(base: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         UserError: the library or the model's name is unknown, or it does not take these arguments.
     """
-    builder = _builder(base)
+    builder = check_base(base, arguments)
     try:
         model: nn.Module = builder(**arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{base} cannot be built with {dict(arguments)}: {' '.join(str(error).split())}") from error
     return model.eval()
+
+
+def check_base(base: str, arguments: Mapping[str, Any]) -> Any:
+    """What builds the plain model; a UserError if the name is unknown or an argument would read other files."""
+    for name in arguments:
+        if any(word in name for word in _FILES):
+            raise UserError(f"{base} is built without weights and files of its own: leave out '{name}'.")
+    return _builder(base)
 
 
 def _builder(base: str) -> Any:
