@@ -72,14 +72,14 @@ def _fold(conv: nn.Conv2d | ConvLayer, norm: nn.Module, undo: list[Callable[[], 
     undo.append(partial(setattr, conv, "weight", conv.weight))
     undo.append(partial(setattr, conv, "bias", conv.bias))
     with torch.no_grad():
-        scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-        scale = scale if norm.weight is None else scale * norm.weight.double()
-        offset = -norm.running_mean.double() * scale
-        offset = offset if norm.bias is None else offset + norm.bias.double()
-        bias = 0.0 if conv.bias is None else conv.bias.double() * scale
-        weight = conv.weight.double() * scale.view(-1, 1, 1, 1)
-        conv.weight = nn.Parameter(weight.to(conv.weight.dtype), conv.weight.requires_grad)
-        conv.bias = nn.Parameter((offset + bias).to(conv.weight.dtype), conv.weight.requires_grad)
+        scale = torch.rsqrt(norm.running_var.cpu().double() + norm.eps)
+        scale = scale if norm.weight is None else scale * norm.weight.cpu().double()
+        offset = -norm.running_mean.cpu().double() * scale
+        offset = offset if norm.bias is None else offset + norm.bias.cpu().double()
+        bias = 0.0 if conv.bias is None else conv.bias.cpu().double() * scale
+        weight = conv.weight.cpu().double() * scale.view(-1, 1, 1, 1)
+        conv.weight = nn.Parameter(weight.to(conv.weight), conv.weight.requires_grad)
+        conv.bias = nn.Parameter((offset + bias).to(conv.weight), conv.weight.requires_grad)
 
 
 class _Uses(TorchFunctionMode):

@@ -102,7 +102,7 @@ def plain(layer: ConvLayer) -> nn.Module:
     """The convolution that a layer `why_not_plain` has nothing against computes; its norm and act follow it."""
     factor = constant(layer.attention)
     assert factor is not None
-    weight, bias = layer.weight.detach().double() * factor, layer.bias
+    weight, bias = layer.weight.detach().cpu().double() * factor, layer.bias
     if isinstance(layer.features, ReceptiveFieldFeatures):
         scale, offset = _affine(layer.features)
         shape = (layer.groups, 1, -1, *layer.kernel_size)
@@ -110,11 +110,11 @@ def plain(layer: ConvLayer) -> nn.Module:
         added = (grouped * offset.to(weight).view(shape)).sum((2, 3, 4)).flatten()
         weight = (grouped * scale.to(weight).view(shape)).flatten(0, 1)
         if bias is not None or offset.any():
-            added = added if bias is None else added + bias.detach().double()
-            bias = nn.Parameter(added.to(layer.weight.dtype), layer.weight.requires_grad)
+            added = added if bias is None else added + bias.detach().cpu().double()
+            bias = nn.Parameter(added.to(layer.weight), layer.weight.requires_grad)
     window = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     conv = nn.Conv2d(layer.in_channels, layer.out_channels, *window, layer.groups, bias is not None, device="meta")
-    conv.weight = nn.Parameter(weight.to(layer.weight.dtype), layer.weight.requires_grad)
+    conv.weight = nn.Parameter(weight.to(layer.weight), layer.weight.requires_grad)
     conv.bias = bias
     parts = [conv, *(part for part in (layer.norm, layer.act) if part is not None)]
     return (conv if len(parts) == 1 else nn.Sequential(*parts)).train(layer.training)
@@ -123,7 +123,7 @@ def plain(layer: ConvLayer) -> nn.Module:
 def _picks(features: ReceptiveFieldFeatures) -> Tensor | None:
     """[C, T]: by what each kernel multiplies the tap it is named for; None if one looks at another tap too."""
     taps = features.window.taps
-    kernels = features.weight.detach().double().view(features.channels, taps, taps)
+    kernels = features.weight.detach().cpu().double().view(features.channels, taps, taps)
     picked = kernels.diagonal(dim1=1, dim2=2)
     return picked if torch.equal(torch.diag_embed(picked), kernels) else None
 
@@ -135,10 +135,10 @@ def _affine(features: ReceptiveFieldFeatures) -> tuple[Tensor, Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert picked is not None
-    scale = torch.rsqrt(norm.running_var.double() + norm.eps)
-    scale = scale if norm.weight is None else scale * norm.weight.detach().double()
-    offset = -norm.running_mean.double() * scale
-    offset = offset if norm.bias is None else offset + norm.bias.detach().double()
+    scale = torch.rsqrt(norm.running_var.cpu().double() + norm.eps)
+    scale = scale if norm.weight is None else scale * norm.weight.detach().cpu().double()
+    offset = -norm.running_mean.cpu().double() * scale
+    offset = offset if norm.bias is None else offset + norm.bias.detach().cpu().double()
     return scale.view_as(picked) * picked, offset.view_as(picked)
 
 

@@ -98,23 +98,23 @@ def _start_features(features: ReceptiveFieldFeatures, mean: Tensor, var: Tensor,
         norm.running_mean.copy_(mean.flatten())
         norm.running_var.copy_(var.flatten())
         # What the running statistics became in their own precision, for the affine part to undo.
-        kept_mean, kept_var = norm.running_mean.double(), norm.running_var.double()
-        moved = shift[:, None].expand(-1, taps).flatten().to(kept_mean)
+        kept_mean, kept_var = norm.running_mean.cpu().double(), norm.running_var.cpu().double()
+        moved = shift[:, None].expand(-1, taps).flatten()
         norm.weight.copy_(factor * torch.sqrt(kept_var + norm.eps))
         norm.bias.copy_(factor * (kept_mean + moved))
 
 
 def _corrected_bias(conv: nn.Conv2d, shift: Tensor) -> Tensor:
     """The bias without what the shift adds: sum over channels and taps of weight * shift."""
-    weight = conv.weight.detach().double()
+    weight = conv.weight.detach().cpu().double()  # not every device has float64
     per_group = weight.shape[1]
-    added = torch.empty(weight.shape[0], dtype=torch.float64, device=weight.device)
+    added = torch.empty(weight.shape[0], dtype=torch.float64)
     for group, part in enumerate(weight.chunk(conv.groups)):
-        moved = shift[group * per_group : (group + 1) * per_group].to(part)
+        moved = shift[group * per_group : (group + 1) * per_group]
         rows = slice(group * part.shape[0], (group + 1) * part.shape[0])
         added[rows] = (part.sum((2, 3)) * moved).sum(1)
-    before = torch.zeros_like(added) if conv.bias is None else conv.bias.detach().double()
-    return (before - added).to(conv.weight.dtype)
+    before = torch.zeros_like(added) if conv.bias is None else conv.bias.detach().cpu().double()
+    return (before - added).to(conv.weight)
 
 
 def neutral(attention: nn.Module | None) -> float:
