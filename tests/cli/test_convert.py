@@ -84,33 +84,3 @@ def test_any_model_from_a_state_dict(
     assert "conv1.0" in said  # the stem, whose input only the images bound
     with torch.no_grad():
         torch.testing.assert_close(rfaconv.load("new.safetensors")(x), plain(x), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["nowhere"], "There is no model 'nowhere'"),
-        (["x.pth", "--where", "resnet"], "--where and --arg go with --base"),
-        (["x.pth", "--base", "resnet18"], "must begin with timm:, torchvision: or smp:"),
-        (["x.pth", "--base", "timm:resnet18"], "There is no file 'x.pth' with weights"),
-        (["x.pth", "--base", "timm:resnet18", "--arg", "num_classes"], "--arg takes name=value"),
-        (["x.pth", "--base", "timm:resnet18", "--arg", "classes=3"], "timm:resnet18 cannot be built with"),
-        (["x.pth", "--base", "timm:resnet18", "--data", "nowhere"], "nowhere"),
-        (["nowhere", "--conv", "rfaa"], "Unknown convolution 'rfaa'. Did you mean 'rfa'"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_a_mistake_is_one_sentence(
-    arguments: list[str],
-    words: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        run(monkeypatch, "convert", *arguments, "-o", "out.safetensors")
-    error = capsys.readouterr().err
-    assert words in error
-    assert len(error.strip().splitlines()) == 1
-    assert not list(tmp_path.iterdir())

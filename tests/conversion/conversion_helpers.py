@@ -44,3 +44,22 @@ def deviation(before: list[Tensor], after: list[Tensor]) -> float:
 
 def twin(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model)
+
+
+class Net(nn.Module):
+    """A stem, a convolution that hangs in two places and is used twice, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.first = nn.Sequential(nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+        self.second = nn.Sequential(nn.SiLU(), self.first[1])
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(self.first(self.stem(x)))
+        out: Tensor = self.head(x.mean((2, 3)))
+        return out
+
+
+X = torch.randn(4, 3, 10, 10, generator=torch.Generator().manual_seed(0))

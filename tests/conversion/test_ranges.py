@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rfaconv.conversion.ranges import RangeMode
+from rfaconv.conversion.rules import MOST_NORMALISED
 
 KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "relu": (F.relu, 0, math.inf),
@@ -40,6 +41,12 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], float, float]] = {
     "moved": (lambda x: F.relu(x).flatten(2).transpose(1, 2).chunk(2, 2)[1][:, 1:], 0, math.inf),
     "bilinear": (lambda x: F.interpolate(F.relu(x), scale_factor=2, mode="bilinear"), 0, math.inf),
     "dropout": (lambda x: F.dropout(x.tanh(), 0.5, True), -2, 2),
+    "layer norm": (lambda x: F.layer_norm(x, (8,)), -math.sqrt(7), math.sqrt(7)),
+    "layer norm, affine": (
+        lambda x: F.layer_norm(x[..., :2], (2,), torch.tensor([-2.0, 1.0]), torch.tensor([0.5, 3.0])),
+        -1.5,
+        4,
+    ),
 }
 UNBOUNDED: dict[str, Callable[[Tensor], Tensor]] = {
     "the input": lambda x: x + 0,
@@ -54,6 +61,7 @@ UNBOUNDED: dict[str, Callable[[Tensor], Tensor]] = {
     "summed": lambda x: F.avg_pool2d(x.tanh(), 2, divisor_override=1),
     "read as another type": lambda x: F.relu(x).view(torch.int32),
     "named arguments": lambda x: torch.add(input=F.relu(x), other=x),
+    "layer norm over many": lambda x: F.layer_norm(x.repeat(1, 1, MOST_NORMALISED, 1), (MOST_NORMALISED * 8, 8)),
     "unknown": lambda x: torch.fft.fft2(F.relu(x)).real,
 }
 

@@ -72,6 +72,26 @@ def test_layers_built_by_hand_come_with_the_model(tmp_path: Path) -> None:
     assert deviation(outputs(model, X), outputs(rfaconv.load(tmp_path / "model.safetensors", build()).eval(), X)) == 0
 
 
+@pytest.mark.parametrize("learned", [False, True], ids=["plain again", "layers that learned"])
+def test_a_simplified_model(learned: bool, tmp_path: Path) -> None:
+    """Without the batch norms that were folded, whose place the plain model still has."""
+    model = realistic(timm.create_model("resnet10t", num_classes=4))
+    rfaconv.convert(model, "rfa", where="resnet", calibrate=X)
+    if learned:
+        with torch.no_grad():
+            model.layer1[0].conv1.attention.weight.normal_(0, 0.1)
+    rfaconv.simplify(model)
+    assert ("layer1.0.conv1.features.weight" in model.state_dict()) == learned
+    rfaconv.save(model, tmp_path / "model.safetensors", "timm:resnet10t", num_classes=4)
+    again = rfaconv.load(tmp_path / "model.safetensors")
+    assert deviation(outputs(model, X), outputs(again, X)) == 0
+    assert set(again.state_dict()) == set(model.state_dict())
+    with pytest.raises(
+        UserError, match=r"a batch norm 'conv1\.1' folded into 'conv1\.0', and this Sequential lacks one"
+    ):
+        rfaconv.load(tmp_path / "model.safetensors", nn.Sequential(nn.Conv2d(3, 4, 3)))
+
+
 def test_a_layer_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rfaconv.layers import registry
 

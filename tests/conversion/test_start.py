@@ -91,6 +91,28 @@ def test_an_input_without_a_bound_is_exact_beyond_what_was_seen_and_cut_off_furt
     assert deviation(outputs(plain, 50 * x), outputs(model, 50 * x)) > 0.1
 
 
+def test_a_layer_norm_is_bound_enough_without_data() -> None:
+    """The furthest any image can reach: one channel far from the others."""
+    from timm.layers import LayerNorm2d
+
+    images = torch.zeros(2, 8, 6, 6)
+    images[0, 4, 2, 3], images[1, 5, 1, 1] = 1e4, -1e4
+    model = nn.Sequential(LayerNorm2d(8), nn.Conv2d(8, 4, 3)).eval()
+    before = outputs(model, images)
+    summary = rfaconv.convert(model, "rfa")
+    assert summary.replaced[0].start == "exact: no input is below -2.65"
+    assert deviation(before, outputs(model, images)) < 3e-6
+
+
+def test_few_values_say_little_of_the_range() -> None:
+    """One value a channel and image, two images: each channel alone would seem to vary by next to nothing."""
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.LeakyReLU(0.1), nn.Conv2d(64, 8, 3, padding=1)).eval()
+    plain, images = twin(model), torch.randn(100, 64, 1, 1)
+    rfaconv.convert(model, "rfa", calibrate=images[:2])
+    assert deviation(outputs(plain, images), outputs(model, images)) < 3e-6
+
+
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("act", ["relu", "silu"])
 def test_training_mode_starts_close(name: str, act: str) -> None:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rfaconv.conversion.places import Place
-from rfaconv.conversion.ranges import Moments, RangeMode
+from rfaconv.conversion.ranges import RangeMode
+from rfaconv.conversion.rules import Moments
 from rfaconv.conversion.run import Forward, evaluating, unchanged
 from rfaconv.conversion.surgery import explicit_padding
 from rfaconv.ops.stages import output_size
@@ -26,6 +27,8 @@ MARGIN = 0.5
 """An input without a proved bound: the shift covers what was seen and half of its distance from the mean again."""
 DEVIATIONS = 6.0
 """... and at least so many standard deviations below the mean."""
+FEW = 100
+"""A channel that took few values is judged as if it had taken so many more, drawn from all channels alike."""
 
 
 @dataclass
@@ -49,6 +52,12 @@ class TapStatistics:
         var = ours * self.var + theirs * other.var + ours * theirs * (self.mean - other.mean).square()
         return TapStatistics(count, mean, var, torch.minimum(self.low, other.low))
 
+    def levelled(self, count: int) -> TapStatistics:
+        """Of `count` values a tap that are distributed as all channels' together; no channel's least value changes."""
+        mean = self.mean.mean().expand_as(self.mean)
+        var = (self.var.mean() + self.mean.var(correction=0)).expand_as(self.var)
+        return TapStatistics(count, mean, var, self.low)
+
 
 @dataclass
 class Seen:
@@ -71,8 +80,9 @@ class Seen:
             return torch.tensor(self.bound, dtype=torch.float64)
         if self.statistics is None:
             return None
-        mean, deviation = self.statistics.mean.mean(1), self.statistics.var.amax(1).sqrt()
-        return torch.minimum(mean - (1 + MARGIN) * (mean - self.statistics.low), mean - DEVIATIONS * deviation)
+        known = self.statistics.merged(self.statistics.levelled(FEW))
+        mean, deviation = known.mean.mean(1), known.var.amax(1).sqrt()
+        return torch.minimum(mean - (1 + MARGIN) * (mean - known.low), mean - DEVIATIONS * deviation)
 
     def normal(self, channels: int, taps: int) -> Moments:
         """Mean and variance of each tap, [C, T]; 0 and 1 where nothing is known."""

@@ -20,28 +20,36 @@ from rfaconv.conversion.run import Forward, evaluating
 from rfaconv.conversion.surgery import KEPT_HOOKS, LOST_HOOKS, hang
 from rfaconv.conversion.verification import tensors
 from rfaconv.layers.base import ConvLayer
+from rfaconv.layers.folding import has_fixed_statistics
+from rfaconv.ops.stages import norm_as_line
 
 # What is asked of a tensor without using its values.
 _QUESTIONS = ("__get__", "size", "dim", "stride", "numel", "is_contiguous", "is_floating_point", "element_size")
 
 
-def foldable(norm: nn.Module | None) -> bool:
-    """Whether `norm` is, in the mode it is in, one scale and one offset a channel."""
-    return (
-        type(norm) is nn.BatchNorm2d
-        and not norm.training
-        and norm.running_mean is not None
-        and norm.running_var is not None
-    )
+class Folded(nn.Identity):
+    """In the place of a batch norm that went into the convolution before it, which it knows without owning it."""
+
+    def __init__(self, conv: nn.Module) -> None:
+        super().__init__()
+        self.into = (conv,)
+
+
+def as_line(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a norm with fixed statistics, [C] each, in float64 on the CPU."""
+    values = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    weight, bias, mean, var = (None if value is None else value.detach().cpu().double() for value in values)
+    assert mean is not None
+    assert var is not None
+    return norm_as_line(weight, bias, mean, var, norm.eps)
 
 
 def fold_all(model: nn.Module, data: Sequence[Any], forward: Forward, undo: list[Callable[[], None]]) -> str:
     """Fold every norm that can be folded; says how many, and appends to `undo` what takes it back."""
     count = 0
-    for layer in [module for module in model.modules() if isinstance(module, ConvLayer) and foldable(module.norm)]:
+    for layer in [module for module in model.modules() if isinstance(module, ConvLayer)]:
         norm = layer.norm
-        assert norm is not None
-        if not (has_hooks(layer) or has_hooks(norm)):
+        if has_fixed_statistics(norm) and not (has_hooks(layer) or has_hooks(norm)):
             undo.append(partial(setattr, layer, "norm", norm))
             _fold(layer, norm, undo)
             layer.norm = None
@@ -54,32 +62,26 @@ def fold_all(model: nn.Module, data: Sequence[Any], forward: Forward, undo: list
         conv: Any = model.get_submodule(conv_name)
         norm = model.get_submodule(norm_name)
         linear = not isinstance(conv, ConvLayer) or (conv.norm is None and conv.act is None)
-        if linear and foldable(norm) and not (has_hooks(conv) or has_hooks(norm)):
+        if linear and has_fixed_statistics(norm) and not (has_hooks(conv) or has_hooks(norm)):
             place = next(slots_of(model, partial(operator.is_, norm)))
             undo.append(partial(hang, place, norm))
             _fold(conv, norm, undo)
-            hang(place, nn.Identity())
+            hang(place, Folded(conv))
             count += 1
     why = " (the model does not run on a stand-in image: give calibrate= a batch)" if pairs is None else ""
     return f"{count} batch norms folded into what comes before them{why}."
 
 
-def _fold(conv: nn.Conv2d | ConvLayer, norm: nn.Module, undo: list[Callable[[], None]]) -> None:
-    """Multiply a foldable norm into the weight and bias of the convolution before it; computed in float64."""
-    assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
+def _fold(conv: nn.Conv2d | ConvLayer, norm: nn.BatchNorm2d, undo: list[Callable[[], None]]) -> None:
+    """Multiply a norm with fixed statistics into the convolution before it; computed in float64."""
     undo.append(partial(setattr, conv, "weight", conv.weight))
     undo.append(partial(setattr, conv, "bias", conv.bias))
+    scale, shift = as_line(norm)
     with torch.no_grad():
-        scale = torch.rsqrt(norm.running_var.cpu().double() + norm.eps)
-        scale = scale if norm.weight is None else scale * norm.weight.cpu().double()
-        offset = -norm.running_mean.cpu().double() * scale
-        offset = offset if norm.bias is None else offset + norm.bias.cpu().double()
-        bias = 0.0 if conv.bias is None else conv.bias.cpu().double() * scale
+        bias = shift if conv.bias is None else shift + conv.bias.cpu().double() * scale
         weight = conv.weight.cpu().double() * scale.view(-1, 1, 1, 1)
         conv.weight = nn.Parameter(weight.to(conv.weight), conv.weight.requires_grad)
-        conv.bias = nn.Parameter((offset + bias).to(conv.weight), conv.weight.requires_grad)
+        conv.bias = nn.Parameter(bias.to(conv.weight), conv.weight.requires_grad)
 
 
 class _Uses(TorchFunctionMode):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rfaconv.conversion.calibration import Seen, foresee, watch
-from rfaconv.conversion.folding import fold_all, foldable
+from rfaconv.conversion.folding import as_line, fold_all
 from rfaconv.conversion.places import Place, Skipped, check_model, slots_of
 from rfaconv.conversion.run import Forward, default_forward, take_batches
 from rfaconv.conversion.start import constant
@@ -18,6 +18,7 @@ from rfaconv.conversion.summary import Replaced, Summary, sizes_in_words
 from rfaconv.conversion.surgery import hang, keep_hooks, take_down, without_padding
 from rfaconv.conversion.verification import default_tolerance, verified
 from rfaconv.layers.base import ConvLayer
+from rfaconv.layers.folding import has_fixed_statistics
 from rfaconv.layers.receptive_field import ReceptiveFieldFeatures
 
 
@@ -81,7 +82,7 @@ def why_not_plain(layer: ConvLayer, seen: Seen) -> str | None:
         return None
     if not isinstance(layer.features, ReceptiveFieldFeatures) or type(layer.features.norm) is not nn.BatchNorm2d:
         return "its features have a norm of another kind"
-    if not foldable(layer.features.norm):
+    if not has_fixed_statistics(layer.features.norm):
         return "its norm uses the statistics of each batch: call model.eval() first"
     if _picks(layer.features) is None:
         return "its depthwise kernels do not pick one tap each"
@@ -132,13 +133,8 @@ def _affine(features: ReceptiveFieldFeatures) -> tuple[Tensor, Tensor]:
     """Scale and offset of each tap, [C, T], before the ReLU."""
     norm, picked = features.norm, _picks(features)
     assert isinstance(norm, nn.BatchNorm2d)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
     assert picked is not None
-    scale = torch.rsqrt(norm.running_var.cpu().double() + norm.eps)
-    scale = scale if norm.weight is None else scale * norm.weight.detach().cpu().double()
-    offset = -norm.running_mean.cpu().double() * scale
-    offset = offset if norm.bias is None else offset + norm.bias.detach().cpu().double()
+    scale, offset = as_line(norm)
     return scale.view_as(picked) * picked, offset.view_as(picked)
 
 

@@ -1,4 +1,4 @@
-"""Converted models on disk: the state dict and a small record of which layer hangs where, as one safetensors file.
+"""Converted models on disk: the state dict and a small record of what hangs where, as one safetensors file.
 
 Nothing in the file is code and nothing is unpickled. The record says how each layer is built and how the plain model
 around them is, where that was said when saving; otherwise `load` is given the plain model.
@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rfaconv.conversion.folding import Folded
 from rfaconv.conversion.places import slots_of
 from rfaconv.conversion.surgery import hang, padder_from, padder_record, take_over, with_padding
 from rfaconv.errors import UserError, require, unknown_name
@@ -42,7 +43,8 @@ def save(model: nn.Module, path: str | Path, base: str | None = None, **argument
     Raises:
         UserError: an argument is no plain value, or the state dict holds other things than tensors.
     """
-    record = {"version": _VERSION, "base": base, "arguments": arguments, "layers": layer_records(model)}
+    layers, folded = layer_records(model), folded_norms(model)
+    record = {"version": _VERSION, "base": base, "arguments": arguments, "layers": layers, "folded": folded}
     if base is not None:
         check_base(base, arguments)
     try:
@@ -81,6 +83,8 @@ def load(path: str | Path, model: nn.Module | None = None) -> nn.Module:
         model = build_base(record["base"], record["arguments"])
     for name, layer in record["layers"].items():
         _rebuild(model, name, layer, str(path))
+    for name, conv in record["folded"].items():
+        _fold_away(model, name, conv, str(path))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -114,6 +118,12 @@ def layer_records(model: nn.Module) -> dict[str, dict[str, Any]]:
     return found
 
 
+def folded_norms(model: nn.Module) -> dict[str, str]:
+    """For the name of each batch norm that `simplify` folded, the name of the convolution it went into."""
+    names = {id(module): name for name, module in model.named_modules()}
+    return {name: names[id(norm.into[0])] for name, norm in model.named_modules() if isinstance(norm, Folded)}
+
+
 def _short_name(layer: ConvLayer) -> str | None:
     return next((name for name in conv_names() if conv_factory(name) is type(layer)), None)
 
@@ -141,6 +151,19 @@ def _rebuild(model: nn.Module, name: str, record: dict[str, Any], path: str) -> 
     hang(next(slots_of(model, lambda module: module is old)), new)
 
 
+def _fold_away(model: nn.Module, name: str, conv_name: str, path: str) -> None:
+    """Take the recorded batch norm out, and give the convolution it went into a bias to be filled."""
+    try:
+        norm, conv = model.get_submodule(name), model.get_submodule(conv_name)
+    except AttributeError:
+        raise UserError(
+            f"'{path}' has a batch norm '{name}' folded into '{conv_name}', and this {type(model).__name__} lacks one."
+        ) from None
+    if isinstance(conv, nn.Conv2d) and conv.bias is None:
+        conv.bias = nn.Parameter(conv.weight.new_zeros(conv.out_channels), conv.weight.requires_grad)
+    hang(next(slots_of(model, lambda module: module is norm)), Folded(conv))
+
+
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"There is no file '{path}'; rfaconv.save writes one.")
@@ -151,7 +174,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         if record["version"] != _VERSION:
             raise UserError(f"'{path}' was written by another version of rfaconv (format {record['version']}).")
-        return weights, {key: record[key] for key in ("base", "arguments", "layers")}
+        return weights, {key: record[key] for key in ("base", "arguments", "layers", "folded")}
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, UserError):
             raise
