@@ -92,7 +92,7 @@ def test_batch_norms_are_folded(data: Tensor | None) -> None:
     summary = rfaconv.simplify(model, calibrate=data)
     left = sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     assert left == 4  # those inside the layers, which the kernels fold on the fly
-    assert f"{norms - 4} batch norms folded into what comes before them." in str(summary)
+    assert f"{norms - 4} batch norms folded into what comes before." in str(summary)
     assert deviation(before, outputs(model, X)) < 5e-6
 
 
@@ -121,7 +121,7 @@ def test_and_only_where_that_is_exact() -> None:
     before = outputs(model, X)
     summary = rfaconv.simplify(model, calibrate=X)
     assert [type(getattr(model, f"norm_{name}")).__name__ for name in "abcde"] == ["BatchNorm2d"] * 4 + ["Identity"]
-    assert "1 batch norms folded" in str(summary)
+    assert "1 batch norm folded" in str(summary)
     assert deviation(before, outputs(model, X)) < 3e-6
     training = realistic(Awkward()).train()
     assert "0 batch norms folded" in str(rfaconv.simplify(training, calibrate=X))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conversion_helpers import LAYERS, Net, X, deviation, outputs, twin
+from conversion_helpers import LAYERS, Net, X, deviation, outputs, realistic, twin
 from torch import Tensor, nn
 
 import rfaconv
@@ -167,6 +167,20 @@ def test_outputs_that_are_no_numbers_already() -> None:
     assert type(model.stem) is nn.Conv2d
 
 
+@pytest.mark.parametrize("data", [None, torch.randn(2, 3, 32, 32)], ids=["no data", "data"])
+def test_in_several_rounds(data: Tensor | None) -> None:
+    """Models with layers in them are looked at, converted and simplified as others are."""
+    import timm
+
+    model, x = realistic(timm.create_model("resnet10t", num_classes=4)), torch.randn(2, 3, 48, 48)
+    plain = twin(model)
+    for name, where in (("rfa", "layer1.*"), ("rfca", "layer2.*"), ("rfcbam", "layer3.*"), ("cbam", "layer4.*")):
+        rfaconv.convert(model, name, where=where, calibrate=data)
+        assert deviation(outputs(plain, x), outputs(model, x)) < 3e-6
+    assert not rfaconv.simplify(model, calibrate=data).skipped
+    assert deviation(outputs(plain, x), outputs(model, x)) < 3e-6
+
+
 def test_an_optimizer_made_before_still_trains_the_kernel() -> None:
     model = Net().train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -192,6 +206,28 @@ def test_the_summary_counts() -> None:
     assert "Verified on 1 batch: largest deviation" in text
     assert isinstance(model.stem, RFAConv)
     assert "Not verified" in str(rfaconv.convert(Net().eval()))
+
+
+class Reads(nn.Module):
+    """Reads numbers out of tensors, as detectors read their strides."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.SiLU(), nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.register_buffer("stride", torch.tensor([8.0]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x) * self.stride.item()  # type: ignore[operator]
+        return out
+
+
+def test_a_model_that_does_not_run_without_values() -> None:
+    model = realistic(Reads())
+    before = outputs(model, X)
+    assert rfaconv.convert(model).replaced[0].start == "exact: no input is below -0.278"
+    assert deviation(before, outputs(model, X)) < 3e-6
+    assert "1 batch norm folded" in str(rfaconv.simplify(model))
+    assert deviation(before, outputs(model, X)) < 3e-6
 
 
 class Keeps(nn.Module):

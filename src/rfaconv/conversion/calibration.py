@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, TypeVar
 
 import torch
@@ -131,17 +132,19 @@ def foresee(model: nn.Module, places: Sequence[Place]) -> dict[str, Seen]:
 
 
 def on_stand_in(model: nn.Module, use: Callable[[Tensor], T]) -> T | None:
-    """What `use` makes of an image without values, in eval mode; None if no usual size goes through the model.
+    """What `use` makes of a stand-in image, in eval mode; None if no usual size goes through the model.
 
-    Inside `use` tensors have shapes and no memory (torch's FakeTensorMode), so that running the model costs little.
+    Inside `use` tensors have shapes and no memory (torch's FakeTensorMode), so that running the model costs little; only
+    a model that cannot be run so, because it reads numbers out of tensors as detectors do, is run on zeros.
     """
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
         return None
     first = next(model.parameters(), torch.empty(0))
-    for size in _usual_sizes(model):
+    for fake, size in product((True, False), _usual_sizes(model)):
         try:
-            with evaluating(model), unchanged(model), FakeTensorMode(allow_non_fake_inputs=True):
-                return use(torch.empty(1, *size, device=first.device, dtype=first.dtype))
+            without_memory = FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
+            with evaluating(model), unchanged(model), without_memory:
+                return use(torch.zeros(1, *size, device=first.device, dtype=first.dtype))
         except Exception:  # whatever a model does with an input of the wrong size or with no values in it
             continue
     return None

@@ -69,7 +69,7 @@ def fold_all(model: nn.Module, data: Sequence[Any], forward: Forward, undo: list
             hang(place, Folded(conv))
             count += 1
     why = " (the model does not run on a stand-in image: give calibrate= a batch)" if pairs is None else ""
-    return f"{count} batch norms folded into what comes before them{why}."
+    return f"{count} batch norm{'s' * (count != 1)} folded into what comes before{why}."
 
 
 def _fold(conv: nn.Conv2d | ConvLayer, norm: nn.BatchNorm2d, undo: list[Callable[[], None]]) -> None:

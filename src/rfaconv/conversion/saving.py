@@ -103,7 +103,7 @@ def layer_records(model: nn.Module) -> dict[str, dict[str, Any]]:
     for name, layer in modules.items():
         if not isinstance(layer, ConvLayer) or layer.norm is not None or layer.act is not None:
             continue
-        short = getattr(layer, "short_name", None) or _short_name(layer)
+        short = layer.short_name or _short_name(layer)
         if short is None:
             continue
         arguments = {what: getattr(layer, what) for what in _ARGUMENTS if what != "bias"}
