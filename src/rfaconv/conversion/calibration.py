@@ -134,8 +134,8 @@ def foresee(model: nn.Module, places: Sequence[Place]) -> dict[str, Seen]:
 def on_stand_in(model: nn.Module, use: Callable[[Tensor], T]) -> T | None:
     """What `use` makes of a stand-in image, in eval mode; None if no usual size goes through the model.
 
-    Inside `use` tensors have shapes and no memory (torch's FakeTensorMode), so that running the model costs little; only
-    a model that cannot be run so, because it reads numbers out of tensors as detectors do, is run on zeros.
+    Inside `use` tensors have shapes and no memory (torch's FakeTensorMode), so that running the model costs little. A
+    model that cannot be run so, because it reads numbers out of tensors as detectors do, is run on zeros.
     """
     if any(isinstance(parameter, nn.parameter.UninitializedParameter) for parameter in model.parameters()):
         return None
