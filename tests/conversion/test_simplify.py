@@ -120,7 +120,7 @@ def test_and_only_where_that_is_exact() -> None:
     model.conv_d.register_forward_hook(lambda *_: None)
     before = outputs(model, X)
     summary = rfaconv.simplify(model, calibrate=X)
-    assert [type(getattr(model, f"norm_{name}")).__name__ for name in "abcde"] == ["BatchNorm2d"] * 4 + ["Identity"]
+    assert [type(getattr(model, f"norm_{name}")).__name__ for name in "abcde"] == ["BatchNorm2d"] * 4 + ["Folded"]
     assert "1 batch norm folded" in str(summary)
     assert deviation(before, outputs(model, X)) < 3e-6
     training = realistic(Awkward()).train()

@@ -140,14 +140,13 @@ def _affine(features: ReceptiveFieldFeatures) -> tuple[Tensor, Tensor]:
 
 def _exchange(model: nn.Module, place: Place, undo: list[Callable[[], None]]) -> Replaced:
     """Hang the convolution in the layer's place; what `convert` put before it for padding goes too."""
-    new = plain(place.conv)
+    layer, new = place.conv, plain(place.conv)
     parent = place.slots[0][0]
     if len(place.slots) == 1 and type(parent) is nn.Sequential and tuple(parent._modules) == ("pad", "conv"):
         around = next(slots_of(model, lambda module: module is parent), None)
         if around is not None and type(new) is nn.Conv2d:
             new = without_padding(parent.pad, new)  # type: ignore[arg-type]
             place = Place(around.name, parent, around.slots, around.aliases)
-    layer = place.conv if isinstance(place.conv, ConvLayer) else place.conv.conv
     keep_hooks(new, place.conv)
     hang(place, new)
     undo.append(lambda: take_down([place]))
