@@ -82,7 +82,7 @@ struct Coefficients {
           const float weight = float(filter[s] * scale[c * taps + t]);
           by_input[s * padded + t] = weight;
           by_feature[t * padded + s] = weight;
-          at_centre += double(filter[s]) * centres[s];
+          if (centre) at_centre += double(filter[s]) * centres[s];  // else not even 0, which infinity makes NaN
         }
         bias[t] = float(offset[c * taps + t] + scale[c * taps + t] * at_centre);
       }

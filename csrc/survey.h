@@ -73,35 +73,23 @@ struct Survey {
     }
   }
 
-  // For each channel, the means over each row and over each column of the map of taps. Images [from, to).
+  // For each channel, the means over each row and over each column of the map of taps.
   template <int TAPS>
-  void lines(int64_t from, int64_t to) {
-    Tile tile;
-    Rows rows(args.x, rows_buffer);
-    const int64_t plane = shape.out_height * shape.out_width;
-    for (int64_t image = from; image < to; ++image) {
-      for_each_tile(image * plane, (image + 1) * plane, TILE_PIXELS, [&](int64_t pixel, int count) {
-        tile.cover(shape, pixel, count);
-        for (int64_t c = 0; c < shape.channels; ++c) {
-          if (c % CHANNELS == 0)
-            rows.start(tile, c, int(shape.channels - c < CHANNELS ? shape.channels - c : CHANNELS));
-          channel_lines<TAPS>(tile, rows.channel(c), image * shape.channels + c);
-        }
-      });
-      const int64_t begin = image * shape.channels, end = begin + shape.channels;
-      const float row = 1.0f / float(shape.kernel_w * shape.out_width), column = 1.0f / float(shape.kernel_h * shape.out_height);
-      for (int64_t n = begin * shape.kernel_h * shape.out_height; n < end * shape.kernel_h * shape.out_height; ++n)
-        args.first[n] *= row;
-      for (int64_t n = begin * shape.kernel_w * shape.out_width; n < end * shape.kernel_w * shape.out_width; ++n)
-        args.second[n] *= column;
-    }
+  void lines(int64_t task, int64_t tasks) {
+    for_channels(
+        shape, args.x, rows_buffer, task, tasks, [](int64_t, int64_t) {},
+        [&](const Tile& tile, const float* rows, int64_t c) { channel_lines<TAPS>(tile, rows, c); },
+        [&](int64_t from, int64_t to) {
+          divide(args.first, shape.kernel_h * shape.out_height, from, to, shape.kernel_w * shape.out_width);
+          divide(args.second, shape.kernel_w * shape.out_width, from, to, shape.kernel_h * shape.out_height);
+        });
   }
 
   template <int TAPS>
-  void channel_lines(const Tile& tile, const float* rows, int64_t image_channel) {
+  void channel_lines(const Tile& tile, const float* rows, int64_t c) {
     const int64_t stride = panel_stride(TILE_PIXELS);
     const int kernel_h = shape.kernel_h, kernel_w = shape.kernel_w;
-    each<TAPS>(tile, rows, image_channel % shape.channels, [&](float* one, float* other, const Vec* feature) {
+    each<TAPS>(tile, rows, c, [&](float* one, float* other, const Vec* feature) {
       for (int i = 0; i < kernel_h; ++i) {
         Vec sum = {};
         for (int j = 0; j < kernel_w; ++j) sum += feature[i * kernel_w + j];
@@ -113,8 +101,19 @@ struct Survey {
         store(other + j * stride, sum);
       }
     });
-    add_lines(tile.parts[0], shape, first, second, stride, args.first + image_channel * kernel_h * shape.out_height,
-              args.second + image_channel * kernel_w * shape.out_width);
+    for (int n = 0; n < tile.parts_count; ++n) {
+      const Tile::Part& part = tile.parts[n];
+      const int64_t at = part.image * shape.channels + c;
+      add_lines(part, shape, first, second, stride, args.first + at * kernel_h * shape.out_height,
+                args.second + at * kernel_w * shape.out_width);
+    }
+  }
+
+  // The sums [B, C, length] of channels [from, to) over `count` values become means.
+  void divide(float* sums, int64_t length, int64_t from, int64_t to, int64_t count) const {
+    for (int64_t image = 0; image < shape.batch; ++image)
+      for (int64_t n = (image * shape.channels + from) * length; n < (image * shape.channels + to) * length; ++n)
+        sums[n] *= 1.0f / float(count);
   }
 
  private:
@@ -136,8 +135,7 @@ struct Survey {
 template <int TAPS>
 static void survey_as(const SurveyArgs& args, float* scratch, int64_t task, int64_t tasks) {
   Survey survey(args, scratch);
-  if (args.kind == Attention::lines)
-    return survey.lines<TAPS>(args.shape.batch * task / tasks, args.shape.batch * (task + 1) / tasks);
+  if (args.kind == Attention::lines) return survey.lines<TAPS>(task, tasks);
   const int64_t pixels = args.shape.pixels(), vectors = (pixels + LANES - 1) / LANES;
   const int64_t first = vectors * task / tasks * LANES, last = vectors * (task + 1) / tasks * LANES;
   survey.places<TAPS>(first, last < pixels ? last : pixels);

@@ -15,11 +15,11 @@ struct Features : Parameters {
 
   Features(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& window, int64_t kind_,
            int64_t out_channels, int64_t groups)
-      : Parameters(x, weight, std::nullopt, bias, zeros({weight.size(0)}), zeros({weight.size(0)}), std::nullopt, 0, 1.0,
-                   window, out_channels, groups),
+      : Parameters(x, weight, std::nullopt, bias, std::nullopt, std::nullopt, std::nullopt, 0, 0.0, window, out_channels,
+                   groups, Normed::no),
         kind(Attention(kind_)) {
     STD_TORCH_CHECK(kind_ == 1 || kind_ == 2, "kind must be 1 or 2");
-    coefficients = Parameters::coefficients(norm(std::nullopt), nullptr);  // mean 0, var 0, eps 1: as they are
+    coefficients = Parameters::coefficients(norm(std::nullopt), nullptr);
   }
 
   Tensor checked_first(const Tensor& t, const char* name) const {
@@ -51,7 +51,7 @@ std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor
   if (s.pixels() == 0) return {first, second, ties};
   const SurveyArgs args = {s,      map_of(x), floats(f.coefficients), f.kind, mutable_floats(first), mutable_floats(second),
                            counts ? mutable_floats(ties) : nullptr};
-  const int64_t tasks = lines ? at_most(threads(), s.batch * s.channels) : at_least_one(at_most(threads(), s.pixels() / 64));
+  const int64_t tasks = lines ? at_most(threads(), s.channels) : at_least_one(at_most(threads(), s.pixels() / 64));
   run(tasks, chosen->survey_scratch(s), [&](int64_t n, float* scratch) { chosen->survey(args, scratch, n, tasks); });
   return {first, second, ties};
 }

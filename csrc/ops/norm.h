@@ -83,6 +83,17 @@ inline Norm fixed_norm(const Tensor& mean, const Tensor& var) {
   return norm;
 }
 
+// That changes nothing, with eps 0.
+inline Norm identity_norm(int64_t features) {
+  Norm norm;
+  norm.mean.assign(features, 0.0);
+  norm.var.assign(features, 1.0);
+  return norm;
+}
+
+// Whether the features have a batch norm, or one that is in the filters already.
+enum class Normed { no, yes };
+
 struct Parameters {
   Shape shape;
   Tensor feature_weight;
@@ -91,7 +102,7 @@ struct Parameters {
 
   Parameters(const Tensor& x, const Tensor& feature_weight_, MaybeTensor norm_weight_, MaybeTensor norm_bias_,
              MaybeTensor mean_, MaybeTensor var_, MaybeTensor moments_, int64_t count_, double eps_,
-             const std::vector<int64_t>& window, int64_t out_channels, int64_t groups)
+             const std::vector<int64_t>& window, int64_t out_channels, int64_t groups, Normed normed = Normed::yes)
       : shape(shape_of(x, window, out_channels, groups)), eps(eps_), count(double(count_)) {
     const int64_t c = shape.channels, t = shape.taps(), features = c * t;
     feature_weight = dense(feature_weight_, "feature_weight", {features, 1, shape.kernel_h, shape.kernel_w});
@@ -100,7 +111,7 @@ struct Parameters {
     if (moments_) {
       moments = dense(*moments_, "moments", {c, t + t * t}, ScalarType::Double);
       STD_TORCH_CHECK(count_ >= 1, "count must be at least 1");
-    } else {
+    } else if (normed == Normed::yes) {
       STD_TORCH_CHECK(mean_ && var_, "mean and var, or moments, must be given");
       mean = dense(*mean_, "mean", {features});
       var = dense(*var_, "var", {features});
@@ -113,7 +124,9 @@ struct Parameters {
   }
 
   Norm norm(const std::optional<PatchStatistics>& statistics) const {
-    Norm result = statistics ? statistics->norm(floats(feature_weight)) : fixed_norm(*mean, *var);
+    Norm result = statistics ? statistics->norm(floats(feature_weight))
+                  : mean     ? fixed_norm(*mean, *var)
+                             : identity_norm(shape.channels * shape.taps());
     result.fold(norm_weight, norm_bias, eps);
     return result;
   }

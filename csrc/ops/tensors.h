@@ -101,7 +101,7 @@ inline ConstMap map_of(const Tensor& x) { return {floats(x), x.stride(0), x.stri
 inline Map mutable_map_of(const Tensor& x) { return {mutable_floats(x), x.stride(0), x.stride(1), x.stride(2), x.stride(3)}; }
 
 // Whether channels, not columns, are neighbours in memory.
-inline bool channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1 && x.size(2) * x.size(3) > 1; }
+inline bool channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1) > 1; }
 
 inline Tensor empty_map(int64_t batch, int64_t channels, int64_t height, int64_t width, bool last) {
   const std::vector<int64_t> sizes = {batch, channels, height, width};

@@ -43,7 +43,11 @@ def has_fixed_statistics(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 def is_hooked(module: nn.Module | None) -> bool:
     """Whether someone wants to see the module or a part of it called."""
-    return module is not None and any(
-        part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-        for part in module.modules()
+    return module is not None and any(map(has_call_hooks, module.modules()))
+
+
+def has_call_hooks(module: nn.Module) -> bool:
+    """The same of the module alone."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )

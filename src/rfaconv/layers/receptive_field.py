@@ -18,7 +18,7 @@ from rfaconv.layers.attention import (
     TapSoftmax,
 )
 from rfaconv.layers.base import ConvLayer
-from rfaconv.layers.folding import is_hooked
+from rfaconv.layers.folding import has_call_hooks, has_fixed_statistics, is_hooked
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.cpu import gated
 from rfaconv.ops.cpu.gated import Features, batch_statistics
@@ -52,11 +52,11 @@ class ReceptiveFieldFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         norm = self.norm
         # The reference computes the norm as the paper has it: benchmarks and the MAC counter want to see it.
-        if type(norm) is nn.BatchNorm2d and not norm.training and preferred_backend() != "reference":
-            mean, var = norm.running_mean, norm.running_var
-            if mean is not None and var is not None:
-                weight, bias = fold_batch_norm(self.weight, norm.weight, norm.bias, mean, var, norm.eps)
-                return F.relu(generate(x, weight, bias, self.window), inplace=True)
+        if preferred_backend() != "reference" and has_fixed_statistics(norm) and not has_call_hooks(norm):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            line = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
+            return F.relu(generate(x, *fold_batch_norm(self.weight, *line), self.window), inplace=True)
         features = generate(x, self.weight, None, self.window)
         return F.relu(norm(features.flatten(1, 3)), inplace=True).view_as(features)
 
@@ -154,8 +154,10 @@ class RFAConv(ReceptiveFieldConv2d):
 
     def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
         features, attention = self.features, self.attention
-        # Another norm or attention in their place: the composition serves it.
+        # Another norm or attention in their place, or someone who wants to see them called: the composition serves it.
         if type(features.norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(attention) is not TapSoftmax:
+            return super()._convolve(x, epilogue)
+        if has_call_hooks(features) or has_call_hooks(features.norm) or has_call_hooks(attention):
             return super()._convolve(x, epilogue)
         norm = cast("nn.BatchNorm2d | nn.SyncBatchNorm", features.norm)
         group = _processes(norm)

@@ -47,10 +47,9 @@ def generate_by_patches(x: Tensor, weight: Tensor, window: Window) -> Tensor:
 
 def output_size(x: Tensor, window: Window) -> tuple[int, int]:
     """Height and width of what `window` makes of x [B, C, H, W]."""
-    height, width = (
-        (size + 2 * pad - step * (kernel - 1) - 1) // stride + 1
-        for size, kernel, stride, pad, step in zip(x.shape[2:], *window, strict=True)
-    )
+    kernel_size, stride, padding, dilation = window
+    height = (x.shape[2] + 2 * padding[0] - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
+    width = (x.shape[3] + 2 * padding[1] - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
     return height, width
 
 

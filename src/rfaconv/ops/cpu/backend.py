@@ -30,11 +30,11 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def declines(call: RFACall) -> str | None:
     """Why the kernel cannot take `call`, or None."""
     x = call.input
-    if x.device.type != "cpu":
+    if not x.is_cpu:
         return f"it runs on the CPU, not on '{x.device.type}'"
-    for tensor in (*_tensors(call), call.running_mean, call.running_var):
-        if tensor is not None and tensor.dtype not in DTYPES:
-            return f"it computes in float32, not in {tensor.dtype}"
+    for dtype in _dtypes(call):
+        if dtype not in DTYPES:
+            return f"it computes in float32, not in {dtype}"
     if x.dtype != call.weight.dtype and not torch.is_autocast_enabled("cpu"):
         return f"input is {x.dtype} and weight {call.weight.dtype}"
     if x.layout != torch.strided:
@@ -45,7 +45,7 @@ def declines(call: RFACall) -> str | None:
         return "the input or the output is empty"
     if call.batch_statistics and _count(call) < FEWEST_VALUES:
         return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
-    if torch.onnx.is_in_onnx_export():
+    if library.in_onnx_export():
         return "ONNX has no such operator"
     if library.MISSING is not None:
         library.warn_missing()
@@ -65,7 +65,7 @@ def rfa_cpu(call: RFACall) -> Tensor:
     if torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return _run(_in_float32(call)).to(torch.get_autocast_dtype("cpu"))
-    if all(tensor is None or tensor.dtype == torch.float32 for tensor in (*_tensors(call), call.running_mean)):
+    if _dtypes(call) == {torch.float32}:
         return _run(call)
     return _run(_in_float32(call)).to(call.input.dtype)
 
@@ -91,6 +91,11 @@ def _tensors(call: RFACall) -> tuple[Tensor | None, ...]:
         call.norm_weight,
         call.norm_bias,
     )
+
+
+def _dtypes(call: RFACall) -> set[torch.dtype]:
+    tensors = (*_tensors(call), call.running_mean, call.running_var)
+    return {tensor.dtype for tensor in tensors if tensor is not None}
 
 
 def _in_float32(call: RFACall) -> RFACall:

@@ -40,11 +40,11 @@ def can_take(x: Tensor, weight: Tensor, window: Window) -> bool:
     """Whether the kernels can compute this; there is always the composition of the layer's own modules."""
     return (
         library.MISSING is None
-        and x.device.type == "cpu"
+        and x.is_cpu
         and x.dtype == weight.dtype == torch.float32
         and x.layout == torch.strided
         and not torch.is_autocast_enabled("cpu")
-        and not torch.onnx.is_in_onnx_export()
+        and not library.in_onnx_export()
         and window.taps <= library.MOST_TAPS
         and window.stride[1] <= library.MOST_STRIDE
         and x.numel() > 0

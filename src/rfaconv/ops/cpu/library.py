@@ -45,6 +45,12 @@ def warn_missing() -> None:
     )
 
 
+def in_onnx_export() -> bool:
+    """Whether the call is traced for ONNX, which has no such operators."""
+    # Asking torch.onnx takes longer than a small layer's arithmetic, so only of a call that is traced at all.
+    return (torch.compiler.is_compiling() or torch.jit.is_tracing()) and torch.onnx.is_in_onnx_export()
+
+
 def instruction_set() -> str:
     """Which of the kernels runs on this machine: "AVX-512", "AVX2" or "baseline"."""
     function = _c_library().rfaconv_instruction_set

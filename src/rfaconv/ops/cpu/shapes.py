@@ -27,7 +27,8 @@ def output_size(size: tuple[int, int], window: list[int]) -> tuple[int, int]:
 
 def flat(window: Window) -> list[int]:
     """A window as the operators take it."""
-    return [number for pair in window for number in pair]
+    kernel_size, stride, padding, dilation = window
+    return [*kernel_size, *stride, *padding, *dilation]
 
 
 def _map_like(x: Tensor, channels: Any, height: Any, width: Any) -> Tensor:
@@ -124,7 +125,7 @@ def register() -> None:
 
 def register_flops() -> None:
     """Tell torch's FLOP counter, where it is in use, what the operators cost. Importing it ourselves would be slow."""
-    if not torch.compiler.is_compiling() and "torch.utils.flop_counter" in sys.modules:
+    if "torch.utils.flop_counter" in sys.modules and not torch.compiler.is_compiling():
         _register_flops()
 
 
