@@ -192,8 +192,8 @@ class CoordinateAttention(GatedAttention):
         both = torch.cat([rows, columns], dim=2).unsqueeze(3)
         both = F.hardswish(self.norm(self.reduce(both)))
         rows, columns = both.split([h * kh, w * kw], dim=2)
-        rows = self.expand_rows(rows).sigmoid().squeeze(3).unflatten(2, (h, kh)).transpose(2, 3)
-        columns = self.expand_columns(columns).sigmoid().squeeze(3).unflatten(2, (w, kw)).transpose(2, 3)
+        rows = self.expand_rows(rows).sigmoid().squeeze(3).unflatten(2, (-1, kh)).transpose(2, 3)
+        columns = self.expand_columns(columns).sigmoid().squeeze(3).unflatten(2, (-1, kw)).transpose(2, 3)
         return rows, columns
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:

@@ -14,9 +14,12 @@ from rfaconv.ops.stages import norm_as_line
 def as_epilogue(norm: nn.Module | None, act: nn.Module | None) -> Epilogue | None:
     """A layer's trailing norm and activation as an epilogue; None where that is not the same, or there is nothing.
 
-    Only without gradients, for a batch norm with fixed statistics, ReLU and SiLU, and only where no one hooks them.
+    Only without gradients, outside of torch.jit.trace (which checks what it traced without gradients), for a batch norm
+    with fixed statistics, ReLU and SiLU, and only where no one hooks them.
     """
-    if (norm is None and act is None) or torch.is_grad_enabled() or is_hooked(norm) or is_hooked(act):
+    if (norm is None and act is None) or torch.is_grad_enabled() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return None
+    if is_hooked(norm) or is_hooked(act):
         return None
     name = {type(None): "none", nn.ReLU: "relu", nn.SiLU: "silu"}.get(type(act))
     if name is None:

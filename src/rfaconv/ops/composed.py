@@ -24,7 +24,8 @@ def rfa_composed(call: RFACall) -> Tensor:
 def _images_at_a_time(call: RFACall) -> int:
     """All of them, but for inference on a CPU, where tensors larger than the caches cost more than anything else."""
     x = call.input
-    whole = call.batch_statistics or torch.is_grad_enabled() or torch.compiler.is_compiling() or x.device.type != "cpu"
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    whole = call.batch_statistics or torch.is_grad_enabled() or traced or x.device.type != "cpu"
     if whole or not x.numel():
         return x.shape[0]
     height, width = output_size(x, call.window)

@@ -110,8 +110,8 @@ def to_map(features: Tensor) -> Tensor:
 
     Tap (i, j) of position (y, x) goes to (y*kh + i, x*kw + j).
     """
-    batch, channels, kh, kw, h, w = features.shape
-    return features.permute(0, 1, 4, 2, 5, 3).reshape(batch, channels, h * kh, w * kw)
+    # Not reshape: torch.export with sizes left open cannot see that h divides h * kh.
+    return features.permute(0, 1, 4, 2, 5, 3).flatten(4, 5).flatten(2, 3)
 
 
 def from_map(plane: Tensor, kernel_size: tuple[int, int]) -> Tensor:

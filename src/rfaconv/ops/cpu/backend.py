@@ -16,7 +16,7 @@ from rfaconv.ops.call import RFACall
 from rfaconv.ops.cpu import library
 from rfaconv.ops.cpu.gradients import gradients
 from rfaconv.ops.cpu.library import MOST_STRIDE, MOST_TAPS
-from rfaconv.ops.cpu.shapes import flat, register_flops
+from rfaconv.ops.cpu.shapes import flat
 from rfaconv.ops.epilogue import ACTS, Epilogue
 from rfaconv.ops.stages import output_size, update_running
 
@@ -41,12 +41,13 @@ def declines(call: RFACall) -> str | None:
         return f"it takes strided tensors, not {x.layout}"
     if call.window.taps > MOST_TAPS or call.window.stride[1] > MOST_STRIDE:
         return f"it takes at most {MOST_TAPS} taps and a stride of {MOST_STRIDE}"
-    if x.numel() == 0 or min(output_size(x, call.window)) < 1:
-        return "the input or the output is empty"
-    if call.batch_statistics and _count(call) < FEWEST_VALUES:
-        return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
-    if library.in_onnx_export():
-        return "ONNX has no such operator"
+    if call.process_group is None:  # each process of a group must add its share, even if it has none
+        if x.numel() == 0 or min(output_size(x, call.window)) < 1:
+            return "the input or the output is empty"
+        if call.batch_statistics and _count(call) < FEWEST_VALUES:
+            return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
+    if reason := library.traced_elsewhere():
+        return reason
     if library.MISSING is not None:
         library.warn_missing()
     return library.MISSING
@@ -61,7 +62,6 @@ def says() -> str:
 
 def rfa_cpu(call: RFACall) -> Tensor:
     """The receptive-field attention convolution of `call`; see `rfa_conv2d` for the shapes."""
-    register_flops()
     if torch.is_autocast_enabled("cpu"):
         with torch.autocast("cpu", enabled=False):
             return _run(_in_float32(call)).to(torch.get_autocast_dtype("cpu"))

@@ -44,7 +44,7 @@ def can_take(x: Tensor, weight: Tensor, window: Window) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.layout == torch.strided
         and not torch.is_autocast_enabled("cpu")
-        and not library.in_onnx_export()
+        and library.traced_elsewhere() is None
         and window.taps <= library.MOST_TAPS
         and window.stride[1] <= library.MOST_STRIDE
         and x.numel() > 0

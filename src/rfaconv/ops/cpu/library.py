@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch.autograd import forward_ad
 
 from rfaconv.ops.cpu import gradients, shapes
 
@@ -45,10 +46,16 @@ def warn_missing() -> None:
     )
 
 
-def in_onnx_export() -> bool:
-    """Whether the call is traced for ONNX, which has no such operators."""
-    # Asking torch.onnx takes longer than a small layer's arithmetic, so only of a call that is traced at all.
-    return (torch.compiler.is_compiling() or torch.jit.is_tracing()) and torch.onnx.is_in_onnx_export()
+def traced_elsewhere() -> str | None:
+    """Why a call that is being traced or transformed should be made of PyTorch's operators, or None."""
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return "a TorchScript program runs where rfaconv is not"
+    # Asking torch.onnx takes longer than a small layer's arithmetic.
+    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
+        return "ONNX has no such operator"
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return "it has neither forward-mode derivatives nor the transforms of torch.func"
+    return None
 
 
 def instruction_set() -> str:

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from rfaconv.ops.window import Window
 
@@ -121,20 +120,16 @@ def register() -> None:
     }
     for name, fake in fakes.items():
         torch.library.register_fake(f"rfaconv::{name}", fake)
-
-
-def register_flops() -> None:
-    """Tell torch's FLOP counter, where it is in use, what the operators cost. Importing it ourselves would be slow."""
-    if "torch.utils.flop_counter" in sys.modules and not torch.compiler.is_compiling():
-        _register_flops()
-
-
-@cache
-def _register_flops() -> None:
-    from torch.utils.flop_counter import register_flop_formula
-
-    register_flop_formula(torch.ops.rfaconv.rfa)(_rfa_flops)
-    register_flop_formula(torch.ops.rfaconv.rfa_backward)(_rfa_backward_flops)
+    flops: dict[str, Callable[..., int]] = {
+        "rfa": _rfa_flops,
+        "rfa_backward": _rfa_backward_flops,
+        "survey_features": _survey_flops,
+        "survey_backward": _survey_backward_flops,
+        "contract_gated": _contract_flops,
+        "contract_gated_backward": _contract_backward_flops,
+    }
+    for name, formula in flops.items():
+        register_flop_formula(getattr(torch.ops.rfaconv, name))(formula)
 
 
 def _rfa_flops(x: Any, feature_weight: Any, attention_weight: Any, weight: Any, *rest: Any, **kwargs: Any) -> int:
@@ -150,3 +145,26 @@ def _rfa_backward_flops(grad: Any, *args: Any, **kwargs: Any) -> int:
     channels, taps = attention_weight
     places = grad[0] * grad[2] * grad[3]
     return 2 * places * (3 * channels * taps * taps + 2 * channels * taps + 2 * math.prod(weight))
+
+
+def _survey_flops(x: Any, weight: Any, bias: Any, window: Any, *rest: Any, **kwargs: Any) -> int:
+    """The features; that they are made again for the contraction does not count: nobody asked for it."""
+    return 2 * x[0] * math.prod(output_size((x[2], x[3]), window)) * math.prod(weight)
+
+
+def _survey_backward_flops(largest: Any, first: Any, second: Any, x: Any, *rest: Any, **kwargs: Any) -> int:
+    """The features once more and the gradients of both their factors."""
+    return 3 * _survey_flops(x, *rest)
+
+
+def _contract_flops(
+    x: Any, features: Any, bias: Any, first: Any, second: Any, weight: Any, kernel_bias: Any, window: Any, *rest: Any,
+    **kwargs: Any,
+) -> int:  # fmt: skip
+    return 2 * x[0] * math.prod(output_size((x[2], x[3]), window)) * math.prod(weight)
+
+
+def _contract_backward_flops(
+    grad: Any, x: Any, features: Any, bias: Any, first: Any, second: Any, weight: Any, *rest: Any, **kwargs: Any
+) -> int:
+    return 2 * grad[0] * grad[2] * grad[3] * (3 * math.prod(features) + 2 * math.prod(weight))
