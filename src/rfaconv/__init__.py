@@ -25,6 +25,7 @@ from rfaconv.layers import (
 
 if TYPE_CHECKING:
     from rfaconv.models import create_model as create_model
+    from rfaconv.models import create_segmenter as create_segmenter
 
 __version__ = "0.1.0"
 
@@ -42,12 +43,16 @@ __all__ = [
     "conv_names",
     "create_conv",
     "create_model",
+    "create_segmenter",
     "register_attention",
     "register_conv",
 ]
 
 # name: (module, the extra it needs)
-_LAZY = {"create_model": ("rfaconv.models", "classify")}
+_LAZY = {
+    "create_model": ("rfaconv.models", "classify"),
+    "create_segmenter": ("rfaconv.models", "segment"),
+}
 
 
 def __getattr__(name: str) -> Any:

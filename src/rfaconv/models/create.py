@@ -24,6 +24,7 @@ _MODELS: dict[str, tuple[type[ResNet], dict[str, Any]]] = {
             "stem_width": 8,
         },
     ),
+    "resnet10": (ResNet, {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)}),
     "resnet18": (ResNet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
     "resnet34": (ResNet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
     "resnet50": (ResNet, {"block": Bottleneck, "layers": (3, 4, 6, 3)}),
@@ -40,11 +41,12 @@ def create_model(
 ) -> nn.Module:
     """A ResNet with the layer `conv` in the places the paper puts it.
 
-    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet18, resnet34), the 3x3 of every Bottleneck
+    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet10, resnet18, resnet34), the 3x3 of every Bottleneck
     (resnet50). With conv="conv" the model is timm's own.
 
     Args:
-        name: "resnet10s" (for images of 28 to 64 px), "resnet18", "resnet34" or "resnet50".
+        name: "resnet10s" (for images of 28 to 64 px), "resnet10" (half as wide as ResNet-18 and half as deep; for
+            images of 64 to 160 px), "resnet18", "resnet34" or "resnet50".
         conv: a short name: conv, rf, rfa, rfcbam, rfca, cam, cbam, ca, or one you registered.
         num_classes: outputs of the classifier.
         in_chans: channels of the images.
@@ -78,7 +80,7 @@ def _build(name: str, conv: str, **kwargs: Any) -> nn.Module:
     return model
 
 
-def _register(name: str, conv: str) -> None:
+def register(name: str, conv: str) -> None:
     """Make timm know `{name}_{conv}`; timm files an entry point under its function's name and module."""
 
     def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -90,7 +92,7 @@ def _register(name: str, conv: str) -> None:
     register_model(entry)
 
 
-__all__ = ["create_model", "model_names"]
+__all__ = ["create_model", "model_names", "register"]
 for _name in _MODELS:
     for _conv in conv_names():
-        _register(_name, _conv)
+        register(_name, _conv)
