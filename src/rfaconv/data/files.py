@@ -50,6 +50,18 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def existing_folder(root: str | Path) -> Path:
+    """`root`, resolved; a UserError says what is there instead of a folder."""
+    path = Path(root).expanduser()
+    if path.is_file():
+        raise UserError(f"{quoted(path)} is a file: give the folder of a data set (unpack an archive first).")
+    if not path.is_dir():
+        raise UserError(
+            f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
+        )
+    return path.resolve()
+
+
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders directly in `folder`, sorted, without hidden ones."""
     return sorted(

@@ -41,8 +41,8 @@ def create_model(
 ) -> nn.Module:
     """A ResNet with the layer `conv` in the places the paper puts it.
 
-    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet10, resnet18, resnet34), the 3x3 of every Bottleneck
-    (resnet50). With conv="conv" the model is timm's own.
+    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet10, resnet18, resnet34), the 3x3 of every
+    Bottleneck (resnet50). With conv="conv" the model is timm's own.
 
     Args:
         name: "resnet10s" (for images of 28 to 64 px), "resnet10" (half as wide as ResNet-18 and half as deep; for

@@ -47,7 +47,8 @@ def create_segmenter(
     stride).
 
     Args:
-        architecture: deeplabv3plus, deeplabv3, unet, unetplusplus, fpn, pspnet, pan, linknet, manet, upernet, segformer.
+        architecture: deeplabv3plus, deeplabv3, unet, unetplusplus, fpn, pspnet, pan, linknet, manet, upernet,
+            segformer or dpt.
         encoder: resnet10, resnet18, resnet34 or resnet50.
         conv: a short name: conv, rf, rfa, rfcbam, rfca, cam, cbam, ca, or one you registered.
         output_stride: how much smaller than the image the encoder's last features are: 8 or 16 for the DeepLabs, 16 or

@@ -47,12 +47,10 @@ def _first_wrong(weights: dict[str, Tensor], state: dict[str, Tensor]) -> str | 
             return f"it lacks '{name}'"
         if weights[name].shape != value.shape:
             return f"'{name}' has shape {list(weights[name].shape)} there and {list(value.shape)} here"
-    # A model with fewer features than its classifier has, for an encoder that is not used in full depth.
-    return next((f"'{name}' is not in this one" for name in weights if name.partition(".")[0] not in _tops(state)), None)
-
-
-def _tops(state: dict[str, Tensor]) -> set[str]:
-    return {name.partition(".")[0] for name in state} | {"layer4", "layer3", "layer2"}
+    # An encoder that is not used in its full depth lacks whole stages of the classifier, but no part of one.
+    tops = {name.partition(".")[0] for name in state}
+    extra = (name for name in weights if name not in state and name.partition(".")[0] in tops)
+    return next((f"'{name}' is not in this one" for name in extra), None)
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
