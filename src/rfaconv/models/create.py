@@ -24,7 +24,16 @@ _MODELS: dict[str, tuple[type[ResNet], dict[str, Any]]] = {
             "stem_width": 8,
         },
     ),
-    "resnet10": (ResNet, {"block": BasicBlock, "layers": (1, 1, 1, 1), "channels": (32, 64, 128, 256)}),
+    "resnet10": (
+        ResNet,
+        {
+            "block": BasicBlock,
+            "layers": (1, 1, 1, 1),
+            "channels": (16, 32, 64, 128),
+            "stem_type": "deep",
+            "stem_width": 8,
+        },
+    ),
     "resnet18": (ResNet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
     "resnet34": (ResNet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
     "resnet50": (ResNet, {"block": Bottleneck, "layers": (3, 4, 6, 3)}),
@@ -45,8 +54,8 @@ def create_model(
     Bottleneck (resnet50). With conv="conv" the model is timm's own.
 
     Args:
-        name: "resnet10s" (for images of 28 to 64 px), "resnet10" (half as wide as ResNet-18 and half as deep; for
-            images of 64 to 160 px), "resnet18", "resnet34" or "resnet50".
+        name: "resnet10s" (for images of 28 to 64 px), "resnet10" (the same with ResNet's pooling after
+            the stem; for images of 64 to 160 px), "resnet18", "resnet34" or "resnet50".
         conv: a short name: conv, rf, rfa, rfcbam, rfca, cam, cbam, ca, or one you registered.
         num_classes: outputs of the classifier.
         in_chans: channels of the images.
@@ -70,7 +79,7 @@ def _build(name: str, conv: str, **kwargs: Any) -> nn.Module:
     model_class, arguments = _MODELS[name]
     config = {
         "input_size": (kwargs.get("in_chans", 3), 224, 224),
-        "first_conv": "conv1.0" if model_class is SmallResNet else "conv1",
+        "first_conv": "conv1.0" if "stem_type" in arguments else "conv1",
         "classifier": "fc",
     }
     kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or config
