@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -89,6 +89,26 @@ def images_below(root: Path, folder: str) -> list[str]:
         prefix = (folder + path[len(top) :]).replace(os.sep, "/")
         found += [f"{prefix}/{name}" for name in files if is_image(name)]
     return sorted(found)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and all images in the folders named, sorted within each.
+
+    Raises:
+        UserError: a path is not there, or a folder has no images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise UserError(f"There is no image in '{path}'.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"There is no file or folder '{path}'.")
+    return list(dict.fromkeys(found))
 
 
 def read_lines(path: Path) -> list[str]:

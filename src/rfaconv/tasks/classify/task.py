@@ -55,6 +55,10 @@ class ClassifyTask:
         record = self._job("conv", 0).record
         return record.channels, record.image_size, record.image_size
 
+    @property
+    def cost_batch(self) -> int:
+        return 32
+
     def identity(self) -> dict[str, Any]:
         facts = self._job("conv", 0).facts()
         return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
