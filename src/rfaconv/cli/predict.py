@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -47,6 +48,7 @@ def command(
     from rfaconv.data.files import find_images
     from rfaconv.tasks.checkpoint import load_model
 
+    warnings.filterwarnings("ignore", module="PIL")  # what a broken file is like is said in our own sentence
     options.use_plugins(plugin)
     network, record = load_model(model)
     paths = find_images(images)

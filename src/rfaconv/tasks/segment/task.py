@@ -105,9 +105,9 @@ class SegmentTask:
             ),
             Picture(
                 "Example images",
-                f"Image, truth, {baseline}, the best variant, {variant}, and where the two differ (first seed): blue "
-                f"where only {variant} is right, orange where only {baseline} is, grey where both are wrong in different "
-                f"ways. Shown are the images on which {variant} gains most and loses most, and some taken evenly from "
+                f"Image, truth, {baseline}, the best variant, {variant}, and where the two differ (first seed): "
+                f"blue where only {variant} is right, orange where only {baseline} is, grey where both are wrong in "
+                f"different ways. Shown are the images on which {variant} gains most and loses most, and some taken evenly from "
                 "all.",
                 self._examples(folder, baseline, variant),
             ),
