@@ -107,8 +107,8 @@ class SegmentTask:
                 "Example images",
                 f"Image, truth, {baseline}, the best variant, {variant}, and where the two differ (first seed): "
                 f"blue where only {variant} is right, orange where only {baseline} is, grey where both are wrong in "
-                f"different ways. Shown are the images on which {variant} gains most and loses most, and some taken evenly from "
-                "all.",
+                f"different ways. Shown are the images on which {variant} gains most and loses most, and some taken "
+                "evenly from all.",
                 self._examples(folder, baseline, variant),
             ),
         ]
