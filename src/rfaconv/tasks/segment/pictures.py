@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from rfaconv.data.segmentation import IGNORE
-from rfaconv.tasks.figures import RIGHT, WRONG, bare, conv_style, draw_svg, shorten
+from rfaconv.figures import RIGHT, WRONG, bare, conv_style, draw_svg, shorten
 from rfaconv.tasks.segment.infer import colours
 
 MOST_CLASSES = 40
