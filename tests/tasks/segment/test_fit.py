@@ -87,7 +87,7 @@ def test_another_jobs_folder_is_refused(
     for other, words in [
         (replace(job, conv="ca"), "conv is 'conv' there and 'ca' here"),
         (replace(job, network=replace(network, output_stride=8)), "output_stride is 16 there and 8 here"),
-        (replace(job, recipe=recipe.changed({"dice": 2.0})), "recipe.dice is 0.5 there and 2.0 here"),
+        (replace(job, recipe=recipe.changed({"dice": 2.0})), "recipe.dice is 1.0 there and 2.0 here"),
     ]:
         with pytest.raises(UserError, match=words):
             fit(other, tmp_path)

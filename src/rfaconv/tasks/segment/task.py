@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from rfaconv.data.segmentation import SegmentationData
+from rfaconv.errors import UserError
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.checkpoint import load_model
 from rfaconv.tasks.results import Metric, Picture, RunResult
@@ -38,7 +39,10 @@ class SegmentTask:
     metric = Metric("miou", "mean IoU", counts_images=False)
 
     def __post_init__(self) -> None:
-        self.build("conv")  # a wrong name or argument is said before anything is done
+        # A wrong name, argument or file is said before anything is done.
+        self.build("conv")
+        if self.weights is not None and "{conv}" not in str(self.weights) and not self.weights.exists():
+            raise UserError(f"There is no weights file '{self.weights}'.")
 
     @property
     def model(self) -> str:
