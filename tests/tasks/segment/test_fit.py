@@ -16,7 +16,9 @@ import pytest
 import torch
 
 import rfaconv
+from rfaconv.data.scenes import render_scenes
 from rfaconv.data.segmentation import SegmentationData
+from rfaconv.data.segmentation.sources import SceneImages
 from rfaconv.errors import UserError
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.checkpoint import load_model
@@ -91,6 +93,16 @@ def test_another_jobs_folder_is_refused(
     ]:
         with pytest.raises(UserError, match=words):
             fit(other, tmp_path)
+
+
+def test_a_batch_of_one_image_is_refused_but_with_frozen_norms(
+    scenes: SegmentationData, recipe: SegmentRecipe, network: Network, tmp_path: Path
+) -> None:
+    single = recipe.changed({"epochs": 1, "batch_size": 1})
+    few = replace(scenes, train=SceneImages(render_scenes("train", 3, 64, 0), "train"))
+    with pytest.raises(UserError, match="A batch of one image"):
+        fit(SegmentJob(network, "conv", few, single, 1), tmp_path / "a")
+    fit(SegmentJob(network, "conv", few, single.changed({"freeze_norm": True}), 1), tmp_path / "b")
 
 
 def test_a_model_of_other_classes_is_refused(

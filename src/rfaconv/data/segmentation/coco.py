@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,14 @@ class CocoImages:
     def name(self, i: int) -> str:
         """Relative to the root."""
         return self.images[i].name
+
+    def files(self, i: int) -> Sequence[str]:
+        """The image, relative to the root."""
+        return (self.images[i].name,)
+
+    def without(self, names: Collection[str]) -> CocoImages:
+        """The same without the images of these names."""
+        return CocoImages(self.root, [image for image in self.images if image.name not in names])
 
     def check(self, i: int) -> None:
         """Decode the image; a BrokenImageError says what is wrong with it, its size among it."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from rfaconv.data.files import existing_folder, quoted
 from rfaconv.data.sampling import split
 from rfaconv.data.scenes import SCENE_CLASSES, load_scenes
-from rfaconv.data.segmentation.coco import CocoImages, find_coco
+from rfaconv.data.segmentation.coco import find_coco
 from rfaconv.data.segmentation.layouts import find_pairs, read_classes
 from rfaconv.data.segmentation.masks import IGNORE, MaskRule, read_mask, voc_palette
 from rfaconv.data.segmentation.sources import MaskedSource, Pair, PairFiles, SceneImages
@@ -38,10 +38,6 @@ class SegmentationData:
     """Images that skip_broken left out, relative to the root."""
     image_size: tuple[int, int] | None = None
     """(height, width) if all images share it by construction (scenes), else None."""
-
-
-class _Checkable(MaskedSource, Protocol):
-    def check(self, i: int) -> None: ...
 
 
 def load_segmentation(
@@ -84,34 +80,79 @@ def load_segmentation(
     if root is None or root == "embedded":
         return _scenes()
     root = existing_folder(root)
-    coco = find_coco(root)
-    if coco is not None:
-        classes, train, val, annotations = coco
-        stats = stat_files(root, [*(image.name for image in [*train.images, *val.images]), *annotations])
-        digest = hashlib.sha256(b"".join((root / name).read_bytes() for name in annotations))
-        palette = voc_palette(len(classes))
-    else:
-        listing, named = find_pairs(root), read_classes(root)
-        pairs = listing.train + (listing.val or [])
-        stats = stat_files(root, [name for pair in pairs for name in pair])
-        rule = MaskRule(colours=named.colours if named else None, lookup=listing.lookup)
-        classes = named.names if named else listing.classes or _count_classes(root, pairs, stats, rule, progress)
-        rule = MaskRule(len(classes), rule.colours, rule.lookup)
-        parts = _parts(root, listing.train, listing.val, seed, val_fraction)
-        train, val = (PairFiles(root, part, rule) for part in parts)
-        digest = hashlib.sha256(repr(classes).encode())
-        palette = rule.colours if rule.colours else voc_palette(len(classes))
-    broken = _broken(root, [train, val], stats, verify, "segmentation " + digest.hexdigest(), progress)
+    found = _from_coco(root) or _from_pairs(root, seed, val_fraction, progress)
+    broken = _broken(root, found, verify, progress)
+    count = len(found.train) + len(found.val)
     if broken and not skip_broken:
-        raise UserError(broken_message(root, broken, len(train) + len(val)))
-    train, val = (_without(source, broken) for source in (train, val))
+        raise UserError(broken_message(root, broken, count))
+    train, val = found.train.without(broken), found.val.without(broken)
+    digest = found.digest
     for part, source in (("training", train), ("validation", val)):
         if not len(source):
             raise UserError(f"{quoted(root)} has no readable {part} image.")
-        for line in sorted(f"{part}\0{name}\0{stats[name].size}\0" for name in _files(source)):
+        names = (name for i in range(len(source)) for name in source.files(i))
+        for line in sorted(f"{part}\0{name}\0{found.stats[name].size}\0" for name in names):
             digest.update(os.fsencode(line))
     return SegmentationData(
-        root.name or str(root), classes, train, val, digest.hexdigest()[:16], tuple(palette), tuple(sorted(broken))
+        root.name or str(root),
+        found.classes,
+        train,
+        val,
+        digest.hexdigest()[:16],
+        found.palette,
+        tuple(sorted(broken)),
+    )
+
+
+class _Source(MaskedSource, Protocol):
+    """Images with masks in files."""
+
+    def files(self, i: int) -> Sequence[str]: ...
+
+    def check(self, i: int) -> None: ...
+
+    def without(self, names: Collection[str]) -> _Source: ...
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a layout says, before its files are checked."""
+
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    train: _Source
+    val: _Source
+    stats: dict[str, Stat]
+    digest: Any
+    """A SHA-256 of what is not in the files' names and sizes."""
+
+
+def _from_coco(root: Path) -> _Found | None:
+    coco = find_coco(root)
+    if coco is None:
+        return None
+    classes, train, val, annotations = coco
+    stats = stat_files(root, [image.name for image in [*train.images, *val.images]])
+    digest = hashlib.sha256(b"".join((root / name).read_bytes() for name in annotations))
+    return _Found(classes, voc_palette(len(classes)), train, val, stats, digest)
+
+
+def _from_pairs(root: Path, seed: int, val_fraction: float, progress: Progress | None) -> _Found:
+    listing, named = find_pairs(root), read_classes(root)
+    pairs = listing.train + (listing.val or [])
+    stats = stat_files(root, [name for pair in pairs for name in pair])
+    colours = named.colours if named else None
+    known = named.names if named else listing.classes
+    classes = known or _count_classes(root, pairs, stats, MaskRule(None, colours, listing.lookup), progress)
+    rule = MaskRule(len(classes), colours, listing.lookup)
+    train, val = _parts(root, listing.train, listing.val, seed, val_fraction)
+    return _Found(
+        classes,
+        colours or voc_palette(len(classes)),
+        PairFiles(root, train, rule),
+        PairFiles(root, val, rule),
+        stats,
+        hashlib.sha256(repr((classes, colours)).encode()),
     )
 
 
@@ -125,7 +166,7 @@ def _scenes() -> SegmentationData:
         SceneImages(scenes.test, "test"),
         scenes.fingerprint,
         voc_palette(len(classes)),
-        image_size=scenes.train.images.shape[1:3],
+        image_size=(scenes.train.images.shape[1], scenes.train.images.shape[2]),
     )
 
 
@@ -164,23 +205,14 @@ def _count_classes(
     return tuple(str(number) for number in range(most + 1))
 
 
-def _broken(
-    root: Path,
-    sources: Sequence[_Checkable],
-    stats: dict[str, Stat],
-    verify: bool,
-    purpose: str,
-    progress: Progress | None,
-) -> dict[str, str]:
+def _broken(root: Path, found: _Found, verify: bool, progress: Progress | None) -> dict[str, str]:
     """Images that cannot be used, with the reason."""
-    places = {source.name(i): (source, i) for source in sources for i in range(len(source))}
+    places = {source.name(i): (source, i) for source in (found.train, found.val) for i in range(len(source))}
     broken = {}
-    for source in sources:
-        for i in range(len(source)):
-            missing = [name for name in _files_of(source, i) if stats[name].size < 0]
-            if missing:
-                own = missing[0] == source.name(i)
-                broken[source.name(i)] = "missing" if own else f"its mask {quoted(missing[0])} is missing"
+    for name, (source, i) in places.items():
+        missing = [file for file in source.files(i) if found.stats[file].size < 0]
+        if missing:
+            broken[name] = "missing" if missing[0] == name else f"its mask {quoted(missing[0])} is missing"
 
     def look(name: str) -> str:
         source, i = places[name]
@@ -188,19 +220,6 @@ def _broken(
         return ""
 
     if verify:
-        broken |= survey(root, stats, [name for name in places if name not in broken], purpose, look, progress)
+        purpose = f"segmentation {found.digest.hexdigest()}"
+        broken |= survey(root, found.stats, [name for name in places if name not in broken], purpose, look, progress)
     return broken
-
-
-def _files_of(source: MaskedSource, i: int) -> Sequence[str]:
-    return source.pairs[i] if isinstance(source, PairFiles) else (source.name(i),)
-
-
-def _files(source: MaskedSource) -> list[str]:
-    return [name for i in range(len(source)) for name in _files_of(source, i)]
-
-
-def _without(source: PairFiles | CocoImages, broken: dict[str, str]) -> PairFiles | CocoImages:
-    if isinstance(source, CocoImages):
-        return CocoImages(source.root, [image for image in source.images if image.name not in broken])
-    return PairFiles(source.root, [pair for pair in source.pairs if pair.image not in broken], source.rule)

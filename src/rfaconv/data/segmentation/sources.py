@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -98,6 +98,14 @@ class PairFiles:
     def name(self, i: int) -> str:
         """The image's, relative to the root."""
         return self.pairs[i].image
+
+    def files(self, i: int) -> Sequence[str]:
+        """Image and mask, relative to the root."""
+        return self.pairs[i]
+
+    def without(self, names: Collection[str]) -> PairFiles:
+        """The same without the images of these names."""
+        return PairFiles(self.root, [pair for pair in self.pairs if pair.image not in names], self.rule)
 
     def check(self, i: int) -> None:
         """Decode both.

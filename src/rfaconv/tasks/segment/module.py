@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import MeanMetric
 
+from rfaconv.errors import UserError
 from rfaconv.tasks.module import TrainedModule
 from rfaconv.tasks.segment.infer import logits_of
 from rfaconv.tasks.segment.loss import SegmentationLoss
@@ -43,6 +44,11 @@ class Segmenter(TrainedModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         images, masks = batch
+        if len(images) == 1 and not self.freeze_norm:
+            raise UserError(
+                "A batch of one image for each process has no statistics to normalise by: train on more images, or "
+                "--set batch_size=N higher, or --set freeze_norm=true."
+            )
         loss: Tensor = self.loss(logits_of(self.model, images), masks, self._share)
         self.train_loss.update(loss.detach(), weight=len(images))
         return loss
