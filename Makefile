@@ -16,8 +16,11 @@ $(READY): pyproject.toml setup.py $(wildcard csrc/*.h csrc/*.cpp csrc/ops/*)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
 	touch $@
 
-demo: setup  ## all seven convolutions on the embedded images
+demo: setup  ## all seven convolutions on the embedded images; then a trained model converted and fine-tuned
 	$(BIN)/rfaconv compare
+	$(BIN)/rfaconv train --conv conv --epochs 8 --out runs/plain
+	$(BIN)/rfaconv convert runs/plain --out runs/converted.safetensors
+	$(BIN)/rfaconv compare --start runs/plain --convs rfa --epochs 2 --set lr=0.01 --out runs/from-plain
 
 test: setup
 	$(BIN)/python -m pytest

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
+
+CONVERSION = Path(__file__).parents[1] / "src" / "rfaconv" / "conversion"
 BLOCKED = ["torchvision", "timm", "lightning", "torchmetrics", "typer", "rich", "matplotlib", "scipy", "yaml", "jinja2"]
 
 PROGRAM = f"""
@@ -22,6 +26,10 @@ for name in rfaconv.conv_names():
     layer = rfaconv.create_conv(name, 8, 8, 3, 2, norm_layer="batchnorm2d", act_layer="relu")
     layer(x).sum().backward()
     rfaconv.profiling.count(layer, (8, 8, 8))
+    if name != "conv":
+        model = torch.nn.Sequential(torch.nn.ReLU(), torch.nn.Conv2d(8, 8, 3)).eval()
+        rfaconv.convert(model, name, calibrate=x)
+        rfaconv.simplify(model)
 """
 
 
@@ -37,6 +45,26 @@ def test_layers_need_torch_alone() -> None:
 def test_a_missing_extra_names_the_pip_command() -> None:
     done = run(PROGRAM + "\nrfaconv.create_model('resnet18')")
     assert "pip install 'rfaconv[classify]'" in done.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("first", ["rfaconv", "rfaconv.conversion", "rfaconv.conversion.converter", "rfaconv.models"])
+def test_the_function_convert_whatever_was_imported_first(first: str) -> None:
+    """No module has the name of one of these functions, so neither can hide the other."""
+    modules = [f"rfaconv.conversion.{path.stem}" for path in CONVERSION.glob("*.py") if path.stem != "__init__"]
+    names = ["convert", "simplify", "load_published", "save", "load"]
+    program = f"""
+import importlib
+importlib.import_module({first!r})
+import rfaconv
+for name in {names!r}:
+    assert callable(getattr(rfaconv, name)), name
+for module in {modules!r}:
+    importlib.import_module(module)
+    for name in {names!r}:
+        assert getattr(rfaconv, name) is getattr(rfaconv.conversion, name), (module, name)
+"""
+    done = run(program)
+    assert done.returncode == 0, done.stderr
 
 
 def test_import_brings_nothing_but_torch() -> None:

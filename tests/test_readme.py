@@ -1,4 +1,4 @@
-"""The README's Python runs, each block as a program of its own."""
+"""The Python in the README and in docs/conversion.md runs, each block as a program of its own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+ROOT = Path(__file__).parents[1]
+TEXT = "".join((ROOT / name).read_text("utf-8") for name in ("README.md", "docs/conversion.md"))
+BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
@@ -23,4 +24,4 @@ def test_block_runs(block: str) -> None:
 
 
 def test_there_are_blocks() -> None:
-    assert len(BLOCKS) >= 4
+    assert len(BLOCKS) >= 6

@@ -24,6 +24,11 @@ from rfaconv.layers import (
 )
 
 if TYPE_CHECKING:
+    from rfaconv.conversion import convert as convert
+    from rfaconv.conversion import load as load
+    from rfaconv.conversion import load_published as load_published
+    from rfaconv.conversion import save as save
+    from rfaconv.conversion import simplify as simplify
     from rfaconv.models import create_model as create_model
     from rfaconv.models import create_segmenter as create_segmenter
 
@@ -41,17 +46,23 @@ __all__ = [
     "ReceptiveFieldConv2d",
     "UserError",
     "conv_names",
+    "convert",
     "create_conv",
     "create_model",
     "create_segmenter",
+    "load",
+    "load_published",
     "register_attention",
     "register_conv",
+    "save",
+    "simplify",
 ]
 
 # name: (module, the extra it needs)
 _LAZY = {
     "create_model": ("rfaconv.models", "classify"),
     "create_segmenter": ("rfaconv.models", "segment"),
+    **dict.fromkeys(("convert", "load", "load_published", "save", "simplify"), ("rfaconv.conversion", "classify")),
 }
 
 

@@ -29,12 +29,17 @@ def rfaconv(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("command", ["compare", "train", "eval", "predict", "info", "profile layers", "profile models"])
+@pytest.mark.parametrize(
+    "command", ["compare", "train", "eval", "convert", "predict", "info", "profile layers", "profile models"]
+)
 def test_help_shows_an_example(command: str) -> None:
     done = rfaconv(*command.split(), "--help")
     assert done.returncode == 0, done.stderr
     assert "Example" in done.stdout
     assert f"rfaconv {command}" in done.stdout.replace("Usage: rfaconv", "")
+
+
+OUT = ["-o", "out.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -50,6 +55,17 @@ def test_help_shows_an_example(command: str) -> None:
         (["train", "--set", "lr"], "--set takes name=value"),
         (["train", "--accelerator", "tpu"], "--accelerator is auto, cpu or gpu"),
         (["eval", "nowhere"], "There is no model 'nowhere'"),
+        (["convert", "nowhere", *OUT], "There is no model 'nowhere'"),
+        (["convert", "x.pth", "--where", "resnet", *OUT], "--where and --arg go with --base"),
+        (["convert", "x.pth", "--base", "resnet18", *OUT], "must begin with timm:, torchvision: or smp:"),
+        (["convert", "x.pth", "--base", "timm:resnet18", *OUT], "There is no file 'x.pth' with weights"),
+        (["convert", "x.pth", "--base", "timm:resnet18", "--arg", "num_classes", *OUT], "--arg takes name=value"),
+        (
+            ["convert", "x.pth", "--base", "timm:resnet18", "--arg", "classes=3", *OUT],
+            "timm:resnet18 cannot be built with",
+        ),
+        (["convert", "x.pth", "--base", "timm:resnet18", "--data", "nowhere", *OUT], "nowhere"),
+        (["convert", "nowhere", "--conv", "rfaa", *OUT], "Unknown convolution 'rfaa'. Did you mean 'rfa'"),
         (["predict", "nowhere", "x.png"], "There is no model 'nowhere'"),
         (["profile", "layers", "--convs", "rfx"], "Unknown convolution 'rfx'."),
         (["profile", "layers", "--shape", "8x64x56"], "'8x64x56' is no shape: write the input as BxCxHxW"),

@@ -128,5 +128,3 @@ def test_unknown_names_answer_with_the_nearest() -> None:
         rfaconv.create_model("resnet19")
     with pytest.raises(rfaconv.UserError, match="Unknown convolution 'rfaa'"):
         rfaconv.create_model("resnet18", "rfaa")
-    with pytest.raises(rfaconv.UserError, match="Pretrained weights"):
-        timm.create_model("resnet18_rfa", pretrained=True)

@@ -132,17 +132,62 @@ def test_a_classifiers_weights(tmp_path: Path, conv: str, suffix: str) -> None:
         assert torch.equal(value, state[name]), name
 
 
+@pytest.mark.parametrize("stride", [8, 16])
+@pytest.mark.parametrize("conv", CONVS)
+def test_converted_models_give_the_originals_masks(tmp_path: Path, conv: str, stride: int) -> None:
+    """From a plain classifier's weights: the same masks to the last pixel; and so with `rfaconv.convert` afterwards."""
+    path = tmp_path / "plain.pth"
+    torch.save(lively(rfaconv.create_model("resnet18")).state_dict(), path)
+    plain = lively(rfaconv.create_segmenter("deeplabv3plus", "resnet18", "conv", output_stride=stride, weights=path))
+    # `lively` moved its statistics: one file of the encoder as it is now.
+    torch.save(plain.encoder.model.state_dict(), path)
+    x = torch.randn(2, 3, 96, 128)
+    level(plain, x)
+    started = rfaconv.create_segmenter("deeplabv3plus", "resnet18", conv, output_stride=stride, weights=path).eval()
+    for part in ("decoder", "segmentation_head"):
+        getattr(started, part).load_state_dict(getattr(plain, part).state_dict())
+    converted = copy.deepcopy(plain)
+    rfaconv.convert(converted, conv, where="resnet")
+    with torch.no_grad():
+        wanted = plain(x)
+        assert len(wanted.argmax(1).unique()) > 5
+        for model in (started, converted):
+            assert sum(isinstance(module, ConvLayer) for module in model.modules()) == 8
+            found = model(x)
+            assert (found.argmax(1) != wanted.argmax(1)).sum() == 0
+            torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def lively(model: nn.Module) -> nn.Module:
+    """`model` in eval mode, with norms' statistics that came of images."""
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(torch.randn(4, 3, 64, 64))
+    return model.eval()
+
+
+def level(model: Any, x: Tensor) -> None:
+    """Scale the head so that every class's logits for x have mean 0 and deviation 1: then all classes occur."""
+    head = model.segmentation_head[0]
+    with torch.no_grad():
+        logits = model(x)
+        mean, deviation = logits.mean((0, 2, 3)), logits.std((0, 2, 3))
+        head.weight /= deviation[:, None, None, None]
+        head.bias.copy_((head.bias - mean) / deviation)
+
+
 def test_weights_that_do_not_fit_are_named(tmp_path: Path) -> None:
     save_file(rfaconv.create_model("resnet34").state_dict(), tmp_path / "big.safetensors")
-    save_file(rfaconv.create_model("resnet18").state_dict(), tmp_path / "plain.safetensors")
+    save_file(rfaconv.create_model("resnet18", "ca").state_dict(), tmp_path / "ca.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "ours.safetensors", {"rfaconv": '{"conv": "ca"}'})
     (tmp_path / "broken.pth").write_bytes(b"no")
     for name, words in {
         "big.safetensors": r"holds no weights for resnet18 with 'rfa' convolutions: ",
-        "plain.safetensors": r"it lacks 'layer1.0.conv1\.",
-        "ours.safetensors": "holds a model with 'ca' convolutions, and the encoder has 'rfa'",
+        "ca.safetensors": r"it lacks 'layer1.0.conv1\.",
+        "ours.safetensors": "holds a model with 'ca' convolutions, not with 'rfa'",
         "broken.pth": "cannot be read as weights",
-        "nothing.pth": "There is no weights file",
+        "nothing.pth": "There is no file",
     }.items():
         with pytest.raises(UserError, match=words):
             rfaconv.create_segmenter("unet", "resnet18", "rfa", weights=tmp_path / name)

@@ -28,6 +28,7 @@ def command(
     where: tasks.WhereOption = None,
     argument: tasks.ArgumentOption = None,
     weights: tasks.WeightsOption = None,
+    start: options.StartOption = None,
     recipe: options.RecipeOption = "small",
     epochs: options.EpochsOption = None,
     settings: options.SetOption = None,
@@ -77,6 +78,7 @@ def command(
         tasks.RecipeWords(recipe, epochs, settings),
         options.read_machine(accelerator, workers),
         tensorboard,
+        start,
     )
     names = [name.strip() for name in convs.split(",") if name.strip()]
     plan = make_plan(job, names, range(seeds), baseline)

@@ -23,6 +23,7 @@ from rfaconv.plugins import load_plugins
 
 if TYPE_CHECKING:
     from rfaconv.data import ClassificationData
+    from rfaconv.tasks.classify.start import Start
     from rfaconv.tasks.training import Machine
 
 # A file or a pipe has no width of its own: wide enough for the tables.
@@ -79,6 +80,15 @@ PluginOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--plugin", metavar="FILE", help="A Python file that registers layers of your own."),
 ]
+StartOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--start",
+        metavar="FILE",
+        help="classify: go on from a plain model's weights (model.safetensors of `rfaconv train --conv conv`, or a "
+        "state dict of timm's or torchvision's): each layer starts as the convolution it stands for.",
+    ),
+]
 AcceleratorOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
 WorkersOption: TypeAlias = Annotated[
     int, typer.Option(help="Processes that read images, for each training; 0 reads in the training itself.")
@@ -123,6 +133,29 @@ def read_recipe(name: str, epochs: int | None, settings: list[str] | None, kind:
     if epochs is not None:
         changes["epochs"] = epochs
     return load_recipe(name, kind).changed(changes)
+
+
+def read_start(path: Path | None) -> Start | None:
+    """The weights to go on from."""
+    from rfaconv.tasks.classify.start import Start
+
+    return None if path is None else Start.of(path)
+
+
+def read_arguments(arguments: list[str] | None) -> dict[str, Any]:
+    """{"num_classes": 10} from "num_classes=10"; values as in YAML."""
+    import yaml
+
+    found = {}
+    for argument in arguments or []:
+        name, equals, value = argument.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise UserError(f"--arg takes name=value, e.g. --arg num_classes=10; got '{argument}'.")
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--arg {name}: '{value}' is no valid value.") from error
+    return found
 
 
 def read_machine(accelerator: str, workers: int, devices: int = 1) -> Machine:

@@ -58,8 +58,8 @@ WeightsOption: TypeAlias = Annotated[
     typer.Option(
         "--weights",
         metavar="FILE",
-        help="segment: a classifier's weights for the encoder (model.safetensors of `rfaconv train`, or its folder); "
-        "{conv} in it stands for the convolution's name.",
+        help="segment: a classifier's weights for the encoder (model.safetensors of `rfaconv train`, or a folder): of "
+        "the plain network, each layer starting as its convolution, or of the same convolution ({conv} in it).",
     ),
 ]
 
@@ -97,7 +97,13 @@ class RecipeWords:
 
 
 def make_task(
-    task: str, data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Machine, tensorboard: bool
+    task: str,
+    data: DataWords,
+    model: ModelWords,
+    recipe: RecipeWords,
+    machine: Machine,
+    tensorboard: bool,
+    start: Path | None = None,
 ) -> ClassifyTask | SegmentTask:
     """The task of that name, its data read and checked.
 
@@ -106,11 +112,20 @@ def make_task(
     """
     if task not in TASKS:
         unknown_name("task", task, TASKS)
-    return (_segment if task == "segment" else _classify)(data, model, recipe, machine, tensorboard)
+    if task == "segment":
+        if start is not None:
+            raise UserError("--start is for --task classify; --weights gives a segmenter's encoder its weights.")
+        return _segment(data, model, recipe, machine, tensorboard)
+    return _classify(data, model, recipe, machine, tensorboard, start)
 
 
 def _classify(
-    data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Machine, tensorboard: bool
+    data: DataWords,
+    model: ModelWords,
+    recipe: RecipeWords,
+    machine: Machine,
+    tensorboard: bool,
+    start: Path | None,
 ) -> ClassifyTask:
     from rfaconv.tasks.classify.task import ClassifyTask
 
@@ -131,6 +146,7 @@ def _classify(
         options.read_recipe(recipe.name, recipe.epochs, recipe.settings),
         machine,
         tensorboard,
+        options.read_start(start),
     )
 
 
@@ -144,7 +160,7 @@ def _segment(
 
     training = options.read_recipe(recipe.name, recipe.epochs, recipe.settings, SegmentRecipe)
     images = read_masked_data(data)
-    architecture, arguments = model.architecture or "deeplabv3plus", read_arguments(model.arguments)
+    architecture, arguments = model.architecture or "deeplabv3plus", options.read_arguments(model.arguments)
     small = images.image_size is not None and max(images.image_size) <= 160
     encoder = model.model or ("resnet10" if small else "resnet18")
     if encoder == "resnet10" and architecture.startswith("deeplab"):
@@ -165,20 +181,4 @@ def read_masked_data(data: DataWords) -> Any:
             data.folder, seed=data.seed, skip_broken=data.skip_broken, verify=data.check, progress=progress
         )
     options.tell_skipped(found.skipped)
-    return found
-
-
-def read_arguments(arguments: list[str] | None) -> dict[str, Any]:
-    """{"decoder_channels": 64} from "decoder_channels=64"; values as in YAML."""
-    import yaml
-
-    found = {}
-    for argument in arguments or []:
-        name, equals, value = argument.partition("=")
-        if not equals or not name.strip().isidentifier():
-            raise UserError(f"--arg takes name=value, e.g. --arg decoder_channels=64; got '{argument}'.")
-        try:
-            found[name.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"--arg {name}: '{value}' is no valid value.") from error
     return found

@@ -23,6 +23,7 @@ def command(
     weights: tasks.WeightsOption = None,
     conv: Annotated[str, typer.Option(metavar="NAME", help="conv, rf, rfa, rfcbam, rfca, cam, cbam, ca.")] = "rfa",
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
+    start: options.StartOption = None,
     recipe: options.RecipeOption = "small",
     epochs: options.EpochsOption = None,
     settings: options.SetOption = None,
@@ -61,6 +62,7 @@ def command(
         tasks.RecipeWords(recipe, epochs, settings),
         options.read_machine(accelerator, workers, devices),
         tensorboard,
+        start,
     )
     keep_freed_memory()
     folder = out or Path("runs") / f"{job.model}-{conv}-seed{seed}"

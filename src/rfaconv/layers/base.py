@@ -50,6 +50,8 @@ class ConvLayer(nn.Module):
 
     padding_mode = "zeros"
     _takes_epilogue = False
+    short_name: str | None = None
+    """The registered name a conversion made it by; `rfaconv.save` writes it down."""
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import nn
 
@@ -21,10 +23,22 @@ def as_epilogue(norm: nn.Module | None, act: nn.Module | None) -> Epilogue | Non
         return None
     if norm is None:
         return Epilogue(act=name)
-    if type(norm) is not nn.BatchNorm2d or norm.training or norm.running_mean is None or norm.running_var is None:
+    if not has_fixed_statistics(norm):
         return None
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     scale, shift = norm_as_line(norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
     return Epilogue(scale, shift, name)
+
+
+def has_fixed_statistics(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
+    """Whether `norm` is a BatchNorm2d that, in the mode it is in, is one scale and one shift a channel."""
+    return (
+        type(norm) is nn.BatchNorm2d
+        and not norm.training
+        and norm.running_mean is not None
+        and norm.running_var is not None
+    )
 
 
 def is_hooked(module: nn.Module | None) -> bool:

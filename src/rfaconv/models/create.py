@@ -8,7 +8,7 @@ from timm.models import build_model_with_cfg, register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 
-from rfaconv.errors import UserError, unknown_name
+from rfaconv.errors import unknown_name
 from rfaconv.layers.registry import conv_factory, conv_names
 from rfaconv.models.blocks import initialise_like_conv, use_conv
 from rfaconv.models.small import SmallResNet
@@ -46,7 +46,13 @@ def model_names() -> list[str]:
 
 
 def create_model(
-    name: str, conv: str = "conv", *, num_classes: int = 1000, in_chans: int = 3, **kwargs: Any
+    name: str,
+    conv: str = "conv",
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    pretrained: bool | str = False,
+    **kwargs: Any,
 ) -> nn.Module:
     """A ResNet with the layer `conv` in the places the paper puts it.
 
@@ -59,23 +65,32 @@ def create_model(
         conv: a short name: conv, rf, rfa, rfcbam, rfca, cam, cbam, ca, or one you registered.
         num_classes: outputs of the classifier.
         in_chans: channels of the images.
+        pretrained: True: timm's weights of the plain ResNet; a path: those of a file (a state dict of the plain ResNet,
+            .safetensors or .pth, with timm's or torchvision's names). The layers then start as the convolutions they
+            stand for (`rfaconv.convert`), so that the model computes what the plain one does. A classifier for another
+            number of classes starts anew.
         **kwargs: timm's, e.g. drop_rate, drop_path_rate, output_stride, features_only.
 
     Raises:
-        UserError: an unknown name, with the nearest valid one.
+        UserError: an unknown name, with the nearest valid one, or weights that cannot be had or do not fit.
     """
     if name not in _MODELS:
         unknown_name("model", name, _MODELS)
     conv_factory(conv)
-    return _build(name, conv, num_classes=num_classes, in_chans=in_chans, **kwargs)
+    return _build(name, conv, num_classes=num_classes, in_chans=in_chans, pretrained=pretrained, **kwargs)
 
 
-def _build(name: str, conv: str, **kwargs: Any) -> nn.Module:
-    if kwargs.pop("pretrained", False):
-        raise UserError(
-            "Pretrained weights are not available for these models yet: build the model without pretrained=True "
-            "and load a state dict."
-        )
+def _build(name: str, conv: str, pretrained: bool | str = False, **kwargs: Any) -> nn.Module:
+    if pretrained:
+        from rfaconv.models.pretrained import fetch, load_file, start_layers
+
+        if pretrained is True:
+            model = fetch(name, **kwargs)
+        else:
+            model = _build(name, "conv", **kwargs)
+            load_file(model, pretrained)
+        start_layers(model, conv)
+        return model
     model_class, arguments = _MODELS[name]
     config = {
         "input_size": (kwargs.get("in_chans", 3), 224, 224),
@@ -92,7 +107,7 @@ def _build(name: str, conv: str, **kwargs: Any) -> nn.Module:
 def register(name: str, conv: str) -> None:
     """Make timm know `{name}_{conv}`; timm files an entry point under its function's name and module."""
 
-    def entry(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    def entry(pretrained: bool | str = False, **kwargs: Any) -> nn.Module:
         return _build(name, conv, pretrained=pretrained, **kwargs)
 
     entry.__name__ = entry.__qualname__ = f"{name}_{conv}"

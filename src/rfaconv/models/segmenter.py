@@ -14,7 +14,8 @@ from rfaconv.errors import UserError, require, unknown_name
 from rfaconv.layers.registry import conv_factory
 from rfaconv.models.blocks import layer_like
 from rfaconv.models.create import model_names, register
-from rfaconv.models.weights import load_encoder
+from rfaconv.models.pretrained import start_layers
+from rfaconv.models.weights import EncoderWeights
 
 PLACES = ("encoder", "aspp", "decoder")
 """What `where` may name."""
@@ -58,8 +59,9 @@ def create_segmenter(
         where: "encoder" (the paper's places), or that and more: "aspp" (the 3x3 convolutions of the DeepLabs' atrous
             pyramid too; depthwise ones unless decoder_aspp_separable=False), "decoder" (all 3x3 convolutions of the
             decoder too, the pyramid included).
-        weights: a classifier's weights for the encoder: what `rfaconv train` left (a file or its folder), with the same
-            encoder and the same `conv`; or another state dict with timm's names, .safetensors or .pth.
+        weights: a classifier's weights for the encoder: what `rfaconv train` left (a file or its folder) with the same
+            encoder, or another state dict with timm's names, .safetensors or .pth. They are those of the same `conv`,
+            or of the plain network: then each layer starts as the convolution it stands for (`rfaconv.convert`).
         **kwargs: the architecture's, e.g. decoder_channels, decoder_atrous_rates, decoder_aspp_dropout.
 
     Raises:
@@ -78,11 +80,15 @@ def create_segmenter(
     conv_factory(conv)
     if not is_model(f"{encoder}_{conv}"):
         register(encoder, conv)  # a convolution of the user's own
-    model = _build(known[architecture], architecture, f"tu-{encoder}_{conv}", output_stride, classes, kwargs)
+    trained = None if weights is None else EncoderWeights(Path(weights), encoder)
+    built = "conv" if trained is not None and trained.is_plain else conv
+    model = _build(known[architecture], architecture, f"tu-{encoder}_{built}", output_stride, classes, kwargs)
+    if trained is not None:
+        trained.load_into(model.encoder.model, built)
+        if built != conv:
+            start_layers(model.encoder.model, conv)
     if where != "encoder" and conv != "conv":
         _exchange(model, architecture, conv, where)
-    if weights is not None:
-        load_encoder(model.encoder.model, Path(weights), encoder, conv)
     return model
 
 

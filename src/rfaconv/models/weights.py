@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
-from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from rfaconv.conversion.reading import read_weights
 from rfaconv.errors import UserError
+from rfaconv.models.create import create_model
 
 
-def load_encoder(model: nn.Module, path: Path, encoder: str, conv: str) -> None:
-    """Load a classifier's weights into `model`, the same network without its classifier.
+class EncoderWeights:
+    """What a classifier's file holds for an encoder.
 
     Args:
-        model: timm's, made with features_only=True.
-        path: model.safetensors of `rfaconv train`, its folder, or a state dict (.safetensors, .pth).
-        encoder: the network's name, for the check and the messages.
-        conv: its convolution's.
+        path: model.safetensors of `rfaconv train`, its folder, or a state dict (.safetensors, .pth) with timm's names.
+        encoder: the network's name.
+
+    Attributes:
+        is_plain: whether they are those of the plain network, without a layer of the family.
 
     Raises:
-        UserError: no such file, not one of ours, another network or another convolution; the message names the first
-            weight that does not fit.
+        UserError: no such file, or it holds no state dict.
     """
-    weights, record = _read(path / "model.safetensors" if path.is_dir() else path)
-    trained = record.get("conv", conv)
-    if trained != conv:
-        raise UserError(f"'{path}' holds a model with '{trained}' convolutions, and the encoder has '{conv}'.")
-    weights = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    state = model.state_dict()
-    wrong = _first_wrong(weights, state)
-    if wrong is not None:
-        raise UserError(f"'{path}' holds no weights for {encoder} with '{conv}' convolutions: {wrong}.")
-    model.load_state_dict(weights, strict=False)
+
+    def __init__(self, path: Path, encoder: str) -> None:
+        self.path = path / "model.safetensors" if path.is_dir() else path
+        self.encoder = encoder
+        found = read_weights(self.path)
+        self.weights = {name: value for name, value in found.items() if not name.startswith("fc.")}
+        self.is_plain = set(self.weights) <= set(create_model(encoder, "conv", num_classes=0).state_dict())
+        self.conv = _recorded_conv(self.path)
+
+    def load_into(self, model: nn.Module, conv: str) -> None:
+        """Load them into `model`, the network with `conv` and without its classifier (timm's features_only).
+
+        Raises:
+            UserError: another network or another convolution; the message names the first weight that does not fit.
+        """
+        if self.conv not in (None, conv):
+            raise UserError(f"'{self.path}' holds a model with '{self.conv}' convolutions, not with '{conv}'.")
+        wrong = _first_wrong(self.weights, model.state_dict())
+        if wrong is not None:
+            raise UserError(f"'{self.path}' holds no weights for {self.encoder} with '{conv}' convolutions: {wrong}.")
+        model.load_state_dict(self.weights, strict=False)
 
 
 def _first_wrong(weights: dict[str, Tensor], state: dict[str, Tensor]) -> str | None:
@@ -53,19 +63,13 @@ def _first_wrong(weights: dict[str, Tensor], state: dict[str, Tensor]) -> str | 
     return next((f"'{name}' is not in this one" for name in extra), None)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors by name, and the record that `rfaconv train` wrote beside them ({} where there is none)."""
-    if not path.is_file():
-        raise UserError(f"There is no weights file '{path}'.")
+def _recorded_conv(path: Path) -> str | None:
+    """The convolution that `rfaconv train` wrote into the file; None where there is no record."""
+    if path.suffix != ".safetensors":
+        return None
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                record = json.loads((file.metadata() or {}).get("rfaconv", "{}"))
-                return {name: file.get_tensor(name) for name in file.keys()}, record  # noqa: SIM118 - no mapping
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"'{path}' cannot be read as weights ({type(error).__name__}).") from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise UserError(f"'{path}' holds no state dict.")
-    return found, {}
+        with safe_open(path, "pt") as file:
+            conv = json.loads((file.metadata() or {}).get("rfaconv", "{}")).get("conv")
+    except (SafetensorError, ValueError, AttributeError):
+        return None
+    return conv if isinstance(conv, str) else None

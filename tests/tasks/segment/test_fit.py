@@ -130,7 +130,7 @@ def test_a_classifiers_weights_and_bf16(
     wanted = load_file(tmp_path / "ca.safetensors")
     assert torch.equal(found.layer2[0].conv1.weight, wanted["layer2.0.conv1.weight"])
     assert not torch.equal(found.layer2[0].conv1.weight, state["layer2.0.conv1.weight"])
-    with pytest.raises(UserError, match="There is no weights file"):
+    with pytest.raises(UserError, match="There is no file"):
         fit(replace(job, conv="rfa"), tmp_path / "other")
 
 

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from rfaconv.data import ClassificationData
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.checkpoint import ModelRecord, save_model
 from rfaconv.tasks.classify.evaluate import evaluate
 from rfaconv.tasks.classify.loaders import Loaders, image_size
 from rfaconv.tasks.classify.module import Classifier
+from rfaconv.tasks.classify.start import Start, build_started
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import RunResult
 from rfaconv.tasks.rundir import claim, read_json, read_result, write_result
@@ -28,6 +31,8 @@ class ClassifyJob:
     data: ClassificationData
     recipe: Recipe
     seed: int
+    start: Start | None = None
+    """The plain model's weights, where the training goes on from those."""
 
     @property
     def record(self) -> ModelRecord:
@@ -43,7 +48,7 @@ class ClassifyJob:
 
     def facts(self) -> dict[str, Any]:
         """What tells this job from every other, as plain data."""
-        return {
+        facts = {
             "task": "classify",
             "model": self.model,
             "conv": self.conv,
@@ -51,6 +56,13 @@ class ClassifyJob:
             "recipe": self.recipe.as_dict(),
             "seed": self.seed,
         }
+        return facts if self.start is None else {**facts, "start": self.start.fingerprint}
+
+    def build(self) -> nn.Module:
+        """The model to train: freshly initialised, or started from the plain one's weights."""
+        if self.start is None:
+            return self.record.build()
+        return build_started(self.record, self.start, self.data)
 
 
 def fit(
@@ -74,7 +86,7 @@ def fit(
         return read_result(run_dir)
     machine = machine or Machine()
     start(job.seed)
-    module = Classifier(job.record.build(), job.recipe, len(job.data.classes), job.seed)
+    module = Classifier(job.build(), job.recipe, len(job.data.classes), job.seed)
     trainer = make_trainer(job.recipe, run_dir, machine, report, tensorboard)
     checkpoint = run_dir / "last.ckpt"
     loaders = Loaders(job.data, job.recipe, job.seed, machine.workers)

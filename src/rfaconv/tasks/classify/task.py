@@ -17,6 +17,7 @@ from rfaconv.models import model_names
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.classify.fit import ClassifyJob, Machine, fit, read_predictions
 from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, examples
+from rfaconv.tasks.classify.start import Start
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import Metric, Picture, RunResult
 
@@ -30,6 +31,8 @@ class ClassifyTask:
     recipe: Recipe
     machine: Machine = field(default_factory=Machine)
     tensorboard: bool = False
+    start: Start | None = None
+    """The plain model's weights, where the trainings go on from those."""
 
     name = "classify"
     metric = Metric("top1", "top-1 accuracy")
@@ -72,6 +75,10 @@ class ClassifyTask:
             "data fingerprint": data.fingerprint,
             "recipe": ", ".join(f"{name} {value}" for name, value in recipe.items()),
         }
+        if self.start is not None:
+            facts["started from"] = (
+                f"{self.start.path} (SHA-256 {self.start.fingerprint}), each layer as its convolution"
+            )
         if data.skipped:
             facts["left out as broken"] = f"{len(data.skipped)} images: {', '.join(data.skipped[:20])}"
         return facts
@@ -112,4 +119,4 @@ class ClassifyTask:
         )
 
     def _job(self, conv: str, seed: int) -> ClassifyJob:
-        return ClassifyJob(self.model, conv, self.data, self.recipe, seed)
+        return ClassifyJob(self.model, conv, self.data, self.recipe, seed, self.start)
