@@ -8,14 +8,20 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch import nn
 
 from rfaconv.tasks.callbacks import CurvesFile, Progress, ProgressCallback
-from rfaconv.tasks.checkpoint import AtomicCheckpointIO
+from rfaconv.tasks.checkpoint import AtomicCheckpointIO, save_model
+from rfaconv.tasks.module import TrainedModule
 from rfaconv.tasks.recipe import Recipe
+from rfaconv.tasks.results import RunResult
+from rfaconv.tasks.rundir import claim, read_result, write_result
 
 
 @dataclass(frozen=True)
@@ -33,21 +39,73 @@ class Machine:
     workers: int = 0
 
 
-def start(seed: int) -> None:
-    """Seed everything; call it before the model is built."""
+class Job(Protocol):
+    """What to train, of whatever task."""
+
+    @property
+    def conv(self) -> str: ...
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def record(self) -> Any:
+        """What the trained model is saved with."""
+
+    def facts(self) -> dict[str, Any]:
+        """What tells this job from every other, as plain data."""
+
+
+def fit_job(
+    job: Job,
+    run_dir: Path,
+    *,
+    module: Callable[[], TrainedModule],
+    loaders: Callable[[int], pl.LightningDataModule],
+    evaluate: Callable[[nn.Module, torch.device], tuple[dict[str, float], dict[str, Any]]],
+    machine: Machine | None = None,
+    report: Callable[[Progress], None] | None = None,
+    tensorboard: bool = False,
+) -> RunResult:
+    """Train `job` in `run_dir`, or go on where a killed run stopped; a finished one is only read.
+
+    Leaves plan.json (what it is), metrics.csv (a row an epoch), model.safetensors and result.json. While it runs,
+    last.ckpt holds the last whole epoch: a kill costs the epoch in progress, and the numbers come out the same.
+
+    Args:
+        module: builds the model to train; called once everything is seeded.
+        loaders: from the number of workers.
+        evaluate: from the trained model and its device, the final figures and what else result.json is to hold.
+
+    Raises:
+        UserError: the folder is another job's, or a file in it cannot be read.
+    """
+    claim(run_dir, job.facts())
+    if (run_dir / "result.json").exists():
+        return read_result(run_dir)
+    machine = machine or Machine()
     _quiet()
-    pl.seed_everything(seed, workers=True, verbose=False)
-
-
-def train(trainer: pl.Trainer, module: pl.LightningModule, loaders: pl.LightningDataModule, checkpoint: Path) -> None:
-    """Fit from the start, or from `checkpoint` where there is one."""
+    pl.seed_everything(job.seed, workers=True, verbose=False)
+    trained = module()
+    trainer = _trainer(job.recipe, run_dir, machine, report, tensorboard)
+    checkpoint = run_dir / "last.ckpt"
     try:
-        trainer.fit(module, datamodule=loaders, ckpt_path=checkpoint if checkpoint.exists() else None)
+        trainer.fit(trained, datamodule=loaders(machine.workers), ckpt_path=checkpoint if checkpoint.exists() else None)
     except SystemExit as stop:  # Lightning makes an exit of Ctrl-C, which is for the caller to decide
         raise KeyboardInterrupt from stop
+    metrics, more = evaluate(trained.model, trainer.strategy.root_device)
+    result = RunResult(job.conv, job.seed, metrics, trained.curves, trained.seconds)
+    if trainer.is_global_zero:
+        save_model(run_dir / "model.safetensors", trained.model, job.record)
+        write_result(run_dir, result, **more)
+        checkpoint.unlink(missing_ok=True)
+    return result
 
 
-def make_trainer(
+def _trainer(
     recipe: Recipe, run_dir: Path, machine: Machine, report: Callable[[Progress], None] | None, tensorboard: bool
 ) -> pl.Trainer:
     """Lightning's trainer: writes metrics.csv and last.ckpt into `run_dir` after each epoch, tells `report`."""

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from rfaconv.data import ClassificationData
 from rfaconv.tasks.callbacks import Progress
-from rfaconv.tasks.checkpoint import ModelRecord, save_model
+from rfaconv.tasks.checkpoint import ModelRecord
 from rfaconv.tasks.classify.evaluate import evaluate
 from rfaconv.tasks.classify.loaders import Loaders, image_size
 from rfaconv.tasks.classify.module import Classifier
 from rfaconv.tasks.classify.start import Start, build_started
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import RunResult
-from rfaconv.tasks.rundir import claim, read_json, read_result, write_result
-from rfaconv.tasks.training import Machine, make_trainer, start, train
+from rfaconv.tasks.rundir import read_json
+from rfaconv.tasks.training import Machine, fit_job
 
 
 @dataclass(frozen=True)
@@ -73,33 +75,25 @@ def fit(
     report: Callable[[Progress], None] | None = None,
     tensorboard: bool = False,
 ) -> RunResult:
-    """Train `job` in `run_dir`, or go on where a killed run stopped; a finished one is only read.
+    """Train `job` in `run_dir`, or go on where a killed run stopped; see `rfaconv.tasks.training.fit_job`.
 
-    Leaves plan.json (what it is), metrics.csv (a row an epoch), model.safetensors and result.json. While it runs,
-    last.ckpt holds the last whole epoch: a kill costs the epoch in progress, and the numbers come out the same.
-
-    Raises:
-        UserError: the folder is another job's, or a file in it cannot be read.
+    result.json also holds the class that the model gives to each validation image.
     """
-    claim(run_dir, job.facts())
-    if (run_dir / "result.json").exists():
-        return read_result(run_dir)
-    machine = machine or Machine()
-    start(job.seed)
-    module = Classifier(job.build(), job.recipe, len(job.data.classes), job.seed)
-    trainer = make_trainer(job.recipe, run_dir, machine, report, tensorboard)
-    checkpoint = run_dir / "last.ckpt"
-    loaders = Loaders(job.data, job.recipe, job.seed, machine.workers)
-    train(trainer, module, loaders, checkpoint)
-    evaluation = evaluate(
-        module.model, job.record, job.data, batch_size=job.recipe.batch_size, device=trainer.strategy.root_device
+    return fit_job(
+        job,
+        run_dir,
+        module=lambda: Classifier(job.build(), job.recipe, len(job.data.classes), job.seed),
+        loaders=lambda workers: Loaders(job.data, job.recipe, job.seed, workers),
+        evaluate=partial(_evaluated, job),
+        machine=machine,
+        report=report,
+        tensorboard=tensorboard,
     )
-    result = RunResult(job.conv, job.seed, evaluation.metrics, module.curves, module.seconds)
-    if trainer.is_global_zero:
-        save_model(run_dir / "model.safetensors", module.model, job.record)
-        write_result(run_dir, result, predictions=evaluation.predictions)
-        checkpoint.unlink(missing_ok=True)
-    return result
+
+
+def _evaluated(job: ClassifyJob, model: nn.Module, device: torch.device) -> tuple[dict[str, float], dict[str, Any]]:
+    found = evaluate(model, job.record, job.data, batch_size=job.recipe.batch_size, device=device)
+    return found.metrics, {"predictions": found.predictions}
 
 
 def read_predictions(run_dir: Path) -> list[int]:

@@ -18,6 +18,7 @@ from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.classify.fit import ClassifyJob, Machine, fit, read_predictions
 from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, examples
 from rfaconv.tasks.classify.start import Start
+from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import Metric, Picture, RunResult
 
@@ -67,21 +68,12 @@ class ClassifyTask:
         return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
 
     def facts(self) -> dict[str, str]:
-        data = self.data
-        recipe = {name: value for name, value in self.recipe.as_dict().items() if value not in (None, [])}
-        facts = {
-            "data": f"{data.name}: {len(data.train):,} training and {len(data.val):,} validation images, "
-            f"{len(data.classes)} classes",
-            "data fingerprint": data.fingerprint,
-            "recipe": ", ".join(f"{name} {value}" for name, value in recipe.items()),
-        }
+        more = {}
         if self.start is not None:
-            facts["started from"] = (
+            more["started from"] = (
                 f"{self.start.path} (SHA-256 {self.start.fingerprint}), each layer as its convolution"
             )
-        if data.skipped:
-            facts["left out as broken"] = f"{len(data.skipped)} images: {', '.join(data.skipped[:20])}"
-        return facts
+        return facts_of(self.data, self.recipe, more)
 
     def build(self, conv: str) -> nn.Module:
         return self._job(conv, 0).record.build()

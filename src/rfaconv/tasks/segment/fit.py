@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from rfaconv.data.segmentation import SegmentationData
 from rfaconv.tasks.callbacks import Progress
-from rfaconv.tasks.checkpoint import save_model
 from rfaconv.tasks.results import RunResult
-from rfaconv.tasks.rundir import claim, read_json, read_result, write_result
+from rfaconv.tasks.rundir import read_json
 from rfaconv.tasks.segment.evaluate import evaluate
 from rfaconv.tasks.segment.loaders import Loaders, image_size
 from rfaconv.tasks.segment.module import Segmenter
 from rfaconv.tasks.segment.recipe import SegmentRecipe
 from rfaconv.tasks.segment.record import SegmenterRecord
-from rfaconv.tasks.training import Machine, make_trainer, start, train
+from rfaconv.tasks.training import Machine, fit_job
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,10 @@ class SegmentJob:
         """The weights for this convolution."""
         return None if self.weights is None else Path(str(self.weights).replace("{conv}", self.conv))
 
+    def build(self) -> nn.Module:
+        """The model to train: freshly initialised, or its encoder started from a classifier's weights."""
+        return self.record.build(None if self.weights_path is None else str(self.weights_path))
+
     def facts(self) -> dict[str, Any]:
         """What tells this job from every other, as plain data."""
         network = self.network
@@ -105,38 +112,25 @@ def fit(
     report: Callable[[Progress], None] | None = None,
     tensorboard: bool = False,
 ) -> RunResult:
-    """Train `job` in `run_dir`, or go on where a killed run stopped; a finished one is only read.
+    """Train `job` in `run_dir`, or go on where a killed run stopped; see `rfaconv.tasks.training.fit_job`.
 
-    Leaves plan.json (what it is), metrics.csv (a row an epoch), model.safetensors and result.json. While it runs,
-    last.ckpt holds the last whole epoch: a kill costs the epoch in progress, and the numbers come out the same.
-
-    Raises:
-        UserError: the folder is another job's, or a file in it cannot be read.
+    result.json also holds the IoU of each class and the share of right pixels of each validation image.
     """
-    claim(run_dir, job.facts())
-    if (run_dir / "result.json").exists():
-        return read_result(run_dir)
-    machine = machine or Machine()
-    start(job.seed)
-    record = job.record
-    module = Segmenter(
-        record.build(None if job.weights_path is None else str(job.weights_path)),
-        job.recipe,
-        len(job.data.classes),
-        job.seed,
+    return fit_job(
+        job,
+        run_dir,
+        module=lambda: Segmenter(job.build(), job.recipe, len(job.data.classes), job.seed),
+        loaders=lambda workers: Loaders(job.data, job.recipe, job.seed, workers),
+        evaluate=partial(_evaluated, job),
+        machine=machine,
+        report=report,
+        tensorboard=tensorboard,
     )
-    trainer = make_trainer(job.recipe, run_dir, machine, report, tensorboard)
-    checkpoint = run_dir / "last.ckpt"
-    train(trainer, module, Loaders(job.data, job.recipe, job.seed, machine.workers), checkpoint)
-    found = evaluate(
-        module.model, record, job.data, batch_size=job.recipe.batch_size, device=trainer.strategy.root_device
-    )
-    result = RunResult(job.conv, job.seed, found.metrics, module.curves, module.seconds)
-    if trainer.is_global_zero:
-        save_model(run_dir / "model.safetensors", module.model, record)
-        write_result(run_dir, result, class_iou=found.class_iou, image_accuracy=found.image_accuracy)
-        checkpoint.unlink(missing_ok=True)
-    return result
+
+
+def _evaluated(job: SegmentJob, model: nn.Module, device: torch.device) -> tuple[dict[str, float], dict[str, Any]]:
+    found = evaluate(model, job.record, job.data, batch_size=job.recipe.batch_size, device=device)
+    return found.metrics, {"class_iou": found.class_iou, "image_accuracy": found.image_accuracy}
 
 
 def read_class_iou(run_dir: Path) -> list[float]:

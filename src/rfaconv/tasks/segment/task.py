@@ -13,6 +13,7 @@ from rfaconv.data.segmentation import SegmentationData
 from rfaconv.errors import UserError
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.checkpoint import load_model
+from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.results import Metric, Picture, RunResult
 from rfaconv.tasks.segment.fit import Network, SegmentJob, fit, read_class_iou, read_image_accuracy
 from rfaconv.tasks.segment.pictures import choose_examples, class_bars, example
@@ -75,22 +76,14 @@ class SegmentTask:
         return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
 
     def facts(self) -> dict[str, str]:
-        data = self.data
-        recipe = {name: value for name, value in self.recipe.as_dict().items() if value not in (None, [])}
         arguments = ", ".join(f"{name} {value}" for name, value in self.network.arguments.items())
-        facts = {
+        more = {
             "network": f"{self.network.title}{', ' if arguments else ''}{arguments}; convolutions exchanged in: "
-            f"{self.network.where}",
-            "data": f"{data.name}: {len(data.train):,} training and {len(data.val):,} validation images, "
-            f"{len(data.classes)} classes",
-            "data fingerprint": data.fingerprint,
-            "recipe": ", ".join(f"{name} {value}" for name, value in recipe.items()),
+            f"{self.network.where}"
         }
         if self.weights is not None:
-            facts["encoder's weights"] = str(self.weights)
-        if data.skipped:
-            facts["left out as broken"] = f"{len(data.skipped)} images: {', '.join(data.skipped[:20])}"
-        return facts
+            more["encoder's weights"] = str(self.weights)
+        return facts_of(self.data, self.recipe, more)
 
     def build(self, conv: str) -> nn.Module:
         return self._job(conv, 0).record.build()
