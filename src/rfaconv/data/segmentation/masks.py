@@ -87,8 +87,8 @@ def _from_colours(pixels: NDArray[np.uint8], colours: Sequence[tuple[int, int, i
     ids[(codes == _code(np.array((224, 224, 192)))) & (ids < 0)] = IGNORE
     if (ids < 0).any():
         row, column = (int(place) for place in np.argwhere(ids < 0)[0])
-        colour = tuple(int(value) for value in pixels[row, column])
-        raise ValueError(f"the colour {colour} at row {row}, column {column} is no class's")
+        found = tuple(int(value) for value in pixels[row, column])
+        raise ValueError(f"the colour {found} at row {row}, column {column} is no class's")
     return ids
 
 

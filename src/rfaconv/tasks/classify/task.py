@@ -15,12 +15,13 @@ from rfaconv.data import ClassificationData
 from rfaconv.errors import unknown_name
 from rfaconv.models import model_names
 from rfaconv.tasks.callbacks import Progress
-from rfaconv.tasks.classify.fit import ClassifyJob, Machine, fit, read_predictions
+from rfaconv.tasks.classify.fit import ClassifyJob, fit, read_predictions
 from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, examples
 from rfaconv.tasks.classify.start import Start
 from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.training import Machine
 
 
 @dataclass(frozen=True)
