@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from timm import create_model as timm_model
 from torch import Tensor, nn
 
 import rfaconv
-from rfaconv.errors import UserError
+from rfaconv.errors import MissingExtraError, UserError
 from rfaconv.layers.base import ConvLayer
 from rfaconv.models import architecture_names, encoder_names
 from rfaconv.ops import use_backend
@@ -214,6 +215,12 @@ def test_mistakes_are_named(arguments: dict[str, Any], words: str) -> None:
         rfaconv.create_segmenter(**arguments)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'rfaconv\[segment\]'"):
+        rfaconv.create_segmenter()
 
 
 def test_encoders() -> None:
