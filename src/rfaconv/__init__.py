@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rfaconv.conversion import save as save
     from rfaconv.conversion import simplify as simplify
     from rfaconv.models import create_model as create_model
+    from rfaconv.models import create_segmenter as create_segmenter
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "convert",
     "create_conv",
     "create_model",
+    "create_segmenter",
     "load",
     "load_published",
     "register_attention",
@@ -59,6 +61,7 @@ __all__ = [
 # name: (module, the extra it needs)
 _LAZY = {
     "create_model": ("rfaconv.models", "classify"),
+    "create_segmenter": ("rfaconv.models", "segment"),
     **dict.fromkeys(("convert", "load", "load_published", "save", "simplify"), ("rfaconv.conversion", "classify")),
 }
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rfaconv.errors import UserError
-from rfaconv.tasks.classify.schedule import learning_rate_factor
 from rfaconv.tasks.recipe import load_recipe, parse_recipe, parse_setting, recipe_names
+from rfaconv.tasks.schedule import learning_rate_factor
 
 MINIMAL = "epochs: 2\nbatch_size: 8\naugment: none\neval_transform: resize\nlr: 0.1\n"
 

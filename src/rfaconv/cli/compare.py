@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from rfaconv.cli import options
+from rfaconv.cli import options, tasks
 from rfaconv.cli.options import console
 from rfaconv.errors import UserError
 
@@ -18,13 +18,16 @@ SEVEN = "conv,rfa,rfcbam,rfca,cam,cbam,ca"
 
 def command(
     data: options.DataOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="resnet10s, resnet18, resnet34 or resnet50; default: resnet10s for images up to 64 px."),
-    ] = None,
+    task: tasks.TaskOption = "classify",
+    model: tasks.ModelOption = None,
     convs: Annotated[str, typer.Option(metavar="NAMES", help="Convolutions to compare, with commas.")] = SEVEN,
     baseline: Annotated[str, typer.Option(metavar="NAME", help="What the others are compared to.")] = "conv",
     seeds: Annotated[int, typer.Option(help="How many trainings of each, with the seeds 0, 1, ...")] = 3,
+    architecture: tasks.ArchitectureOption = None,
+    output_stride: tasks.StrideOption = None,
+    where: tasks.WhereOption = None,
+    argument: tasks.ArgumentOption = None,
+    weights: tasks.WeightsOption = None,
     start: options.StartOption = None,
     recipe: options.RecipeOption = "small",
     epochs: options.EpochsOption = None,
@@ -53,6 +56,8 @@ def command(
 
         rfaconv compare
 
+        rfaconv compare --task segment
+
         rfaconv compare --data ~/photos --model resnet18 --convs rfa,rfcbam --seeds 5 --epochs 30
     """
     from rfaconv.cli.live import Live
@@ -62,30 +67,29 @@ def command(
     from rfaconv.compare.statistics import summarise
     from rfaconv.compare.terminal import table
     from rfaconv.compare.workers import default_jobs
-    from rfaconv.tasks.classify.task import ClassifyTask
 
     plugins = options.use_plugins(plugin)
     if seeds < 1:
         raise UserError(f"--seeds is how many trainings of each: at least 1, got {seeds}.")
-    images = options.read_data(data, channels, skip_broken, check, data_seed)
-    task = ClassifyTask(
-        model or options.default_model(images),
-        images,
-        options.read_recipe(recipe, epochs, settings),
+    job = tasks.make_task(
+        task,
+        tasks.DataWords(data, channels, skip_broken, check, data_seed),
+        tasks.ModelWords(model, architecture, output_stride, where, argument, weights),
+        tasks.RecipeWords(recipe, epochs, settings),
         options.read_machine(accelerator, workers),
         tensorboard,
-        options.read_start(start),
+        start,
     )
     names = [name.strip() for name in convs.split(",") if name.strip()]
-    plan = make_plan(task, names, range(seeds), baseline)
+    plan = make_plan(job, names, range(seeds), baseline)
     folder = out or plan.default_folder()
-    jobs = jobs or min(default_jobs(task.input_size, accelerator), len(plan.runs))
+    jobs = jobs or min(default_jobs(job.input_size, accelerator), len(plan.runs))
     console.print(
-        f"{task.title}: {', '.join(plan.convs)}; {seeds} seeds, {task.recipe.epochs} epochs each, {jobs} at a time, "
+        f"{job.title}: {', '.join(plan.convs)}; {seeds} seeds, {job.recipe.epochs} epochs each, {jobs} at a time, "
         f"in {options.shown(folder)}",
         highlight=False,
     )
-    with Live(console, len(plan.runs), task.metric) as live:
+    with Live(console, len(plan.runs), job.metric) as live:
         comparison = compare(
             plan,
             folder,

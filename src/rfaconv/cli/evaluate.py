@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rfaconv.cli import options
+from rfaconv.cli import options, tasks
 from rfaconv.cli.options import console
 
 
@@ -20,21 +20,47 @@ def command(
     check: options.CheckOption = True,
     data_seed: options.DataSeedOption = 0,
     workers: options.WorkersOption = 0,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 128,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images at a time; default: 128, segment: 16.", show_default=False)
+    ] = None,
+    scales: options.ScalesOption = None,
+    flip: options.FlipOption = False,
+    window: options.WindowOption = None,
 ) -> None:
     """Accuracy of a trained model on the validation images of a data set.
 
-    Example:
+    Examples:
 
         rfaconv eval runs/resnet10s-rfa-seed0
+
+        rfaconv eval runs/deeplabv3plus-resnet10-rfa-seed0 --scales 0.75,1,1.25 --flip
     """
     from rfaconv.tasks.checkpoint import load_model
-    from rfaconv.tasks.classify.evaluate import evaluate
 
     options.use_plugins(plugin)
     network, record = load_model(model)
-    images = options.read_data(data, channels, skip_broken, check, data_seed)
-    found = evaluate(network, record, images, batch_size=batch_size, workers=workers, device=options.best_device())
+    manner = options.read_manner(record.task, scales, flip, window)
+    words = tasks.DataWords(data, channels, skip_broken, check, data_seed)
+    where: dict[str, Any] = {"workers": workers, "device": options.best_device()}
+    if record.task == "segment":
+        metrics, images = _segment(network, record, words, manner, batch_size or 16, where)
+    else:
+        from rfaconv.tasks.classify.evaluate import evaluate
+
+        images = options.read_data(data, channels, skip_broken, check, data_seed)
+        metrics = evaluate(network, record, images, batch_size=batch_size or 128, **where).metrics
     console.print(f"{record.model} with {record.conv} on {images.name}, {len(images.val):,} images", highlight=False)
-    for name, value in found.metrics.items():
-        console.print(f"{name:<6} {value:.4f}", highlight=False)
+    width = max(6, *map(len, metrics))
+    for name, value in metrics.items():
+        console.print(f"{name:<{width}} {value:.4f}", highlight=False, markup=False)
+
+
+def _segment(
+    network: Any, record: Any, words: tasks.DataWords, manner: Any, batch_size: int, where: dict[str, Any]
+) -> tuple[dict[str, float], Any]:
+    from rfaconv.tasks.segment.evaluate import evaluate
+
+    images = tasks.read_masked_data(words)
+    found = evaluate(network, record, images, manner=manner, batch_size=batch_size, **where)
+    classes = zip(record.classes, found.class_iou, strict=True)
+    return found.metrics | {f"IoU {name}": value for name, value in classes}, images

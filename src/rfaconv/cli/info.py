@@ -15,7 +15,7 @@ def command() -> None:
 
         rfaconv info
     """
-    from rfaconv.models import model_names
+    from rfaconv.models import encoder_names, model_names
     from rfaconv.tasks.recipe import recipe_names
 
     for name, value in machine().items():
@@ -24,7 +24,7 @@ def command() -> None:
     for name in conv_names():
         console.print(f"  {name:<10} {getattr(conv_factory(name), '__name__', 'of your own')}", highlight=False)
     console.print("\nmodels", style="bold")
-    console.print(f"  {', '.join(model_names())}", highlight=False)
+    console.print(f"  {', '.join(model_names())}; encoders: {', '.join(encoder_names())}", highlight=False)
     console.print("\nrecipes", style="bold")
     console.print(f"  {', '.join(recipe_names())}", highlight=False)
     console.print("\nbackends, in the order in which `auto` asks them", style="bold")

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
@@ -21,9 +23,8 @@ from rfaconv.plugins import load_plugins
 
 if TYPE_CHECKING:
     from rfaconv.data import ClassificationData
-    from rfaconv.tasks.classify.fit import Machine
     from rfaconv.tasks.classify.start import Start
-    from rfaconv.tasks.recipe import Recipe
+    from rfaconv.tasks.training import Machine
 
 # A file or a pipe has no width of its own: wide enough for the tables.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 110)
@@ -34,7 +35,7 @@ DataOption: TypeAlias = Annotated[
         "--data",
         metavar="DIR",
         help="Images: a folder of class folders, one with train/ and val/, ImageNet's or Places365's layout, or IDX "
-        "files. Without it: the embedded Fashion-MNIST subset.",
+        "files; with masks: images/ and masks/, VOC 2012, Cityscapes or COCO. Without it: the embedded images.",
         show_default=False,
     ),
 ]
@@ -51,11 +52,29 @@ CheckOption: TypeAlias = Annotated[
 DataSeedOption: TypeAlias = Annotated[
     int, typer.Option(help="Splits a data set that has no validation part; the same for every run.")
 ]
-RecipeOption: TypeAlias = Annotated[str, typer.Option(help="How to train: small, paper, or a YAML file.")]
+RecipeOption: TypeAlias = Annotated[
+    str, typer.Option(help="How to train: small, paper (segment: small, voc), or a YAML file.")
+]
 EpochsOption: TypeAlias = Annotated[int | None, typer.Option(help="Instead of the recipe's.", show_default=False)]
 SetOption: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Change a field of the recipe, e.g. --set lr=0.05."),
+]
+ScalesOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBERS", help="segment: look at each image at these scales, 0.75,1,1.25.", show_default=False
+    ),
+]
+FlipOption: TypeAlias = Annotated[bool, typer.Option("--flip", help="segment: look at the mirrored image too.")]
+WindowOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PIXELS",
+        help="segment: look at larger images in overlapping windows of this size; default: twice the size it was "
+        "trained on, 512 at least (eval: whole images).",
+        show_default=False,
+    ),
 ]
 PluginOption: TypeAlias = Annotated[
     list[str] | None,
@@ -66,8 +85,8 @@ StartOption: TypeAlias = Annotated[
     typer.Option(
         "--start",
         metavar="FILE",
-        help="Go on from a plain model's weights (model.safetensors of `rfaconv train --conv conv`, or a state dict of "
-        "timm's or torchvision's): each layer starts as the convolution it stands for.",
+        help="classify: go on from a plain model's weights (model.safetensors of `rfaconv train --conv conv`, or a "
+        "state dict of timm's or torchvision's): each layer starts as the convolution it stands for.",
     ),
 ]
 AcceleratorOption: TypeAlias = Annotated[str, typer.Option(help="auto, cpu or gpu.")]
@@ -76,36 +95,44 @@ WorkersOption: TypeAlias = Annotated[
 ]
 
 
+@contextmanager
+def checking() -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, shown once it is told of (images done, images in all)."""
+    columns = (TextColumn("checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("check", total=None, visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
 def read_data(
     folder: str | None, channels: int | None, skip_broken: bool, check: bool, seed: int
 ) -> ClassificationData:
     """The data set, with a progress bar while its images are checked."""
     from rfaconv.data import load_classification
 
-    columns = (TextColumn("checking images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("check", total=None, visible=False)
+    with checking() as progress:
         data = load_classification(
-            folder,
-            seed=seed,
-            channels=channels,
-            skip_broken=skip_broken,
-            verify=check,
-            progress=lambda done, total: bar.update(task, completed=done, total=total, visible=True),
+            folder, seed=seed, channels=channels, skip_broken=skip_broken, verify=check, progress=progress
         )
-    if data.skipped:
-        console.print(f"Left out {len(data.skipped)} unreadable images, e.g. {data.skipped[0]}", highlight=False)
+    tell_skipped(data.skipped)
     return data
 
 
-def read_recipe(name: str, epochs: int | None, settings: list[str] | None) -> Recipe:
-    """The recipe with the command line's changes."""
-    from rfaconv.tasks.recipe import load_recipe, parse_setting
+def tell_skipped(names: Sequence[str]) -> None:
+    """How many files were left out."""
+    if names:
+        console.print(f"Left out {len(names)} unreadable images, e.g. {names[0]}", highlight=False)
 
-    changes: dict[str, Any] = dict(parse_setting(setting) for setting in settings or [])
+
+def read_recipe(name: str, epochs: int | None, settings: list[str] | None, kind: Any = None) -> Any:
+    """The recipe of that kind (None: classification's) with the command line's changes."""
+    from rfaconv.tasks.recipe import Recipe, load_recipe, parse_setting
+
+    kind = kind or Recipe
+    changes: dict[str, Any] = dict(parse_setting(setting, kind) for setting in settings or [])
     if epochs is not None:
         changes["epochs"] = epochs
-    return load_recipe(name).changed(changes)
+    return load_recipe(name, kind).changed(changes)
 
 
 def read_start(path: Path | None) -> Start | None:
@@ -124,19 +151,37 @@ def read_arguments(arguments: list[str] | None) -> dict[str, Any]:
         name, equals, value = argument.partition("=")
         if not equals or not name.strip().isidentifier():
             raise UserError(f"--arg takes name=value, e.g. --arg num_classes=10; got '{argument}'.")
-        found[name.strip()] = yaml.safe_load(value)
+        try:
+            found[name.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"--arg {name}: '{value}' is no valid value.") from error
     return found
 
 
 def read_machine(accelerator: str, workers: int, devices: int = 1) -> Machine:
     """Where to train, checked."""
-    from rfaconv.tasks.classify.fit import Machine
+    from rfaconv.tasks.training import Machine
 
     if accelerator not in ("auto", "cpu", "gpu"):
         raise UserError(f"--accelerator is auto, cpu or gpu, not '{accelerator}'.")
     if workers < 0 or devices < 1:
         raise UserError("--workers must be at least 0 and --devices at least 1.")
     return Machine(accelerator, devices, workers)
+
+
+def read_manner(task: str, scales: str | None, flip: bool, window: int | None) -> Any:
+    """How a segmentation model looks at images; None where nothing was said."""
+    if scales is None and not flip and window is None:
+        return None
+    if task != "segment":
+        raise UserError("--scales, --flip and --window are for segmentation models.")
+    from rfaconv.tasks.segment.infer import Manner
+
+    try:
+        numbers = tuple(float(scale) for scale in (scales or "1").split(","))
+    except ValueError:
+        raise UserError(f"--scales takes numbers with commas, e.g. 0.75,1,1.25; got '{scales}'.") from None
+    return Manner(numbers, flip, window)
 
 
 def default_model(data: ClassificationData) -> str:

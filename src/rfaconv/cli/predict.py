@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,31 +22,73 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[Path, typer.Argument(help="A model.safetensors of `rfaconv train`, or its folder.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a CSV file instead of printing.")] = None,
+    top: Annotated[int, typer.Option(min=1, help="classify: how many classes to name.")] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="classify: write a CSV file instead of printing. segment: the folder for the masks; default: masks.",
+            show_default=False,
+        ),
+    ] = None,
+    scales: options.ScalesOption = None,
+    flip: options.FlipOption = False,
+    window: options.WindowOption = None,
+    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="segment: write overlays too.")] = True,
     plugin: options.PluginOption = None,
 ) -> None:
-    """The most likely classes of images, with their probabilities.
+    """What a model sees in images: the most likely classes, or masks with a palette and overlays.
 
-    Example:
+    Examples:
 
         rfaconv predict runs/resnet10s-rfa-seed0 photo.jpg more-photos/ --out predictions.csv
-    """
-    from rfaconv.tasks.checkpoint import load_model
-    from rfaconv.tasks.classify.predict import find_images, predict
 
+        rfaconv predict runs/deeplabv3plus-resnet18-rfa-seed0 photos/ --out masks
+    """
+    from rfaconv.data.files import find_images
+    from rfaconv.tasks.checkpoint import load_model
+
+    warnings.filterwarnings("ignore", module="PIL")  # what a broken file is like is said in our own sentence
     options.use_plugins(plugin)
     network, record = load_model(model)
-    found = list(predict(network, record, find_images(images), top=top, device=options.best_device()))
+    paths = find_images(images)
+    manner = options.read_manner(record.task, scales, flip, window)
+    if record.task == "segment":
+        failed = _masks(network, record, paths, out or Path("masks"), manner, overlay)
+    else:
+        failed = _classes(network, record, paths, top, out)
+    if failed:
+        raise UserError(f"{len(failed)} of {len(paths)} files could not be read, e.g. '{failed[0]}'.")
+
+
+def _classes(network: Any, record: Any, paths: list[Path], top: int, out: Path | None) -> list[Path]:
+    """Print or write the classes of each image; returns the files that could not be read."""
+    from rfaconv.tasks.classify.predict import predict
+
+    found = list(predict(network, record, paths, top=top, device=options.best_device()))
     if out is not None:
         write_text(out, _as_csv(found, min(top, len(record.classes))))
         console.print(f"Predictions: {options.shown(out)}", highlight=False, soft_wrap=True)
     else:
         for prediction in found:
             console.print(_line(prediction), highlight=False, markup=False, soft_wrap=True)
-    broken = [prediction for prediction in found if prediction.error]
-    if broken:
-        raise UserError(f"{len(broken)} of {len(found)} files could not be read, e.g. '{broken[0].path}'.")
+    return [prediction.path for prediction in found if prediction.error]
+
+
+def _masks(network: Any, record: Any, paths: list[Path], out: Path, manner: Any, overlay: bool) -> list[Path]:
+    """Write the masks; a line an image, as it is done; returns the files that could not be read."""
+    from rfaconv.tasks.segment.predict import predict_files
+
+    failed = []
+    device = options.best_device()
+    for written in predict_files(network, record, paths, out, manner=manner, overlays=overlay, device=device):
+        said = ", ".join(f"{name} {share:.1%}" for name, share in written.shares[:5])
+        console.print(f"{written.path}: {written.error or said}", highlight=False, markup=False, soft_wrap=True)
+        if written.error:
+            failed.append(written.path)
+    if len(failed) < len(paths):
+        console.print(f"Masks: {options.shown(out)}", highlight=False, soft_wrap=True)
+    return failed
 
 
 def _line(prediction: Prediction) -> str:

@@ -7,17 +7,20 @@ from typing import Annotated
 
 import typer
 
-from rfaconv.cli import options
+from rfaconv.cli import options, tasks
 from rfaconv.cli.options import console
 from rfaconv.layers.registry import conv_factory
 
 
 def command(
     data: options.DataOption = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="resnet10s, resnet18, resnet34 or resnet50; default: resnet10s for images up to 64 px."),
-    ] = None,
+    task: tasks.TaskOption = "classify",
+    model: tasks.ModelOption = None,
+    architecture: tasks.ArchitectureOption = None,
+    output_stride: tasks.StrideOption = None,
+    where: tasks.WhereOption = None,
+    argument: tasks.ArgumentOption = None,
+    weights: tasks.WeightsOption = None,
     conv: Annotated[str, typer.Option(metavar="NAME", help="conv, rf, rfa, rfcbam, rfca, cam, cbam, ca.")] = "rfa",
     seed: Annotated[int, typer.Option(help="Of initialisation, order and augmentation.")] = 0,
     start: options.StartOption = None,
@@ -35,7 +38,7 @@ def command(
     workers: options.WorkersOption = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard/--no-tensorboard", help="Write its logs.")] = True,
 ) -> None:
-    """Train one classifier; killed at any moment, the same command goes on where it was.
+    """Train one model; killed at any moment, the same command goes on where it was.
 
     Leaves model.safetensors, metrics.csv, result.json and TensorBoard logs in OUT.
 
@@ -43,28 +46,29 @@ def command(
 
         rfaconv train --conv rfa
 
+        rfaconv train --task segment --data ~/VOC2012 --model resnet18 --conv rfa --output-stride 8 --recipe voc
+
         rfaconv train --data ~/imagenet --model resnet18 --conv rfcbam --recipe paper --devices 8 --workers 8
     """
     from rfaconv.cli.live import Live
     from rfaconv.tasks.allocator import keep_freed_memory
-    from rfaconv.tasks.classify.task import ClassifyTask
 
     options.use_plugins(plugin)
     conv_factory(conv)
-    images = options.read_data(data, channels, skip_broken, check, data_seed)
-    task = ClassifyTask(
-        model or options.default_model(images),
-        images,
-        options.read_recipe(recipe, epochs, settings),
+    job = tasks.make_task(
+        task,
+        tasks.DataWords(data, channels, skip_broken, check, data_seed),
+        tasks.ModelWords(model, architecture, output_stride, where, argument, weights),
+        tasks.RecipeWords(recipe, epochs, settings),
         options.read_machine(accelerator, workers, devices),
         tensorboard,
-        options.read_start(start),
+        start,
     )
     keep_freed_memory()
-    folder = out or Path("runs") / f"{task.model}-{conv}-seed{seed}"
-    with Live(console, 1, task.metric) as live:
-        result = task.fit(conv, seed, folder, lambda progress: live.progress((conv, seed), progress))
+    folder = out or Path("runs") / f"{job.model}-{conv}-seed{seed}"
+    with Live(console, 1, job.metric) as live:
+        result = job.fit(conv, seed, folder, lambda progress: live.progress((conv, seed), progress))
     if options.is_first_process():
         figures = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-        console.print(f"{task.title}, {conv}, seed {seed}: {figures}", highlight=False)
+        console.print(f"{job.title}, {conv}, seed {seed}: {figures}", highlight=False)
         console.print(f"Model: {options.shown(folder / 'model.safetensors')}", highlight=False, soft_wrap=True)

@@ -20,9 +20,6 @@ from rfaconv.profiling import Ratio, machine, model_costs
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.rundir import claim, read_json
 
-COST_BATCH = 32
-"""Images in the batch that latency and memory are measured on."""
-
 
 class Watcher(Protocol):
     """Who is told how a comparison goes."""
@@ -85,7 +82,7 @@ def _costs(plan: Plan, path: Path, watcher: Watcher | None) -> tuple[dict[str, M
         measured = model_costs(
             models,
             plan.task.input_size,
-            batch=COST_BATCH,
+            batch=plan.task.cost_batch,
             device=device,
             progress=watcher.measuring if watcher else None,
         )
@@ -93,12 +90,15 @@ def _costs(plan: Plan, path: Path, watcher: Watcher | None) -> tuple[dict[str, M
             "machine": machine(),
             "device": device,
             "threads": torch.get_num_threads(),
+            "batch": plan.task.cost_batch,
             "costs": {conv: asdict(cost) for conv, cost in measured.items()},
         }
         write_text(path, json.dumps(record, indent=2) + "\n")
     found = read_json(path)
     costs = {conv: _cost(values) for conv, values in found["costs"].items()}
-    batch = f"a batch of {COST_BATCH} images of {' x '.join(map(str, plan.task.input_size))}"
+    batch = (
+        f"a batch of {found.get('batch', plan.task.cost_batch)} images of {' x '.join(map(str, plan.task.input_size))}"
+    )
     measured_on = {"costs measured with": f"{batch} on {found['device']}, {found['threads']} threads"}
     return costs, {**measured_on, **found["machine"]}
 

@@ -79,7 +79,7 @@ def run_all(
 
 def default_jobs(input_size: tuple[int, int, int], accelerator: str) -> int:
     """One training a core for small images on a CPU, which a single one cannot keep busy; else one at a time."""
-    small = max(input_size[1:]) <= 64
+    small = max(input_size[1:]) <= 128
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
     return min(4, torch.get_num_threads()) if small and on_cpu else 1
 

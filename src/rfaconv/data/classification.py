@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from rfaconv.data.files import LabelledFile, Listing, few, quoted
+from rfaconv.data.files import LabelledFile, Listing, existing_folder, few, quoted
 from rfaconv.data.idx import IdxData, find_idx, load_idx
 from rfaconv.data.layouts import check_classes, list_files
-from rfaconv.data.sampling import derive_seed
+from rfaconv.data.sampling import split
 from rfaconv.data.sources import ArrayImages, FileImages, ImageSource
-from rfaconv.data.verify import Progress, Stat, find_broken, stat_files
+from rfaconv.data.verify import Progress, Stat, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError
 
 _EMBEDDED = Path(__file__).parent / "fashion_mnist"
@@ -84,7 +83,7 @@ def load_classification(
         raise UserError(f"val_fraction must be between 0 and 1, got {val_fraction}.")
     if root is None or root == "embedded":
         return _from_idx(load_idx(_EMBEDDED), "Fashion-MNIST subset (embedded)", channels)
-    root = _existing(root)
+    root = existing_folder(root)
     idx = find_idx(root)
     if idx is not None:
         name = idx.parent.name if idx.name == "raw" else idx.name
@@ -97,21 +96,10 @@ def load_classification(
         there = {name: stat for name, stat in stats.items() if name not in broken}
         broken |= find_broken(root, there, channels or 3, progress)
     if broken and not skip_broken:
-        raise UserError(_broken_message(root, broken, len(stats)))
+        raise UserError(broken_message(root, broken, len(stats)))
     return _from_files(
         root, _without(root, listing, broken), stats, tuple(sorted(broken)), channels or 3, seed, val_fraction
     )
-
-
-def _existing(root: str | Path) -> Path:
-    path = Path(root).expanduser()
-    if path.is_file():
-        raise UserError(f"{quoted(path)} is a file: give the folder of a data set (unpack an archive first).")
-    if not path.is_dir():
-        raise UserError(
-            f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
-        )
-    return path.resolve()
 
 
 def _from_idx(data: IdxData, name: str, channels: int | None) -> ClassificationData:
@@ -183,9 +171,7 @@ def _split(
     train: list[LabelledFile] = []
     val: list[LabelledFile] = []
     for name, members in zip(classes, by_class, strict=True):
-        generator = torch.Generator().manual_seed(derive_seed("split", seed, name))
-        order = torch.randperm(len(members), generator=generator).tolist()
-        held_out = min(max(round(len(members) * fraction), 1), len(members) - 1)
+        order, held_out = split(len(members), fraction, seed, name)
         val += sorted(members[i] for i in order[:held_out])
         train += sorted(members[i] for i in order[held_out:])
     return train, val
@@ -198,12 +184,3 @@ def _without(root: Path, listing: Listing, broken: Mapping[str, str]) -> Listing
     if val is not None:
         check_classes(root, listing.classes, val, "the validation images")
     return Listing(listing.classes, train, val)
-
-
-def _broken_message(root: Path, broken: Mapping[str, str], total: int) -> str:
-    named = [f"{quoted(name)} ({broken[name]})" for name in sorted(broken)[:3]]
-    more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-    return (
-        f"{len(broken)} of {total} images under {quoted(root)} cannot be read: {', '.join(named)}{more}; "
-        "--skip-broken leaves such files out."
-    )

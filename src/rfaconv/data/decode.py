@@ -35,8 +35,13 @@ def read_image(path: Path, channels: int) -> Tensor:
         raise BrokenImageError("not an image that PIL knows") from error
     # Decoders raise nearly anything on damaged data: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise BrokenImageError(" ".join((reason or type(error).__name__).split())) from error
+        raise BrokenImageError(one_line(error)) from error
+
+
+def one_line(error: Exception) -> str:
+    """What a decoder's error says, without the file's name, on one line."""
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join((reason or type(error).__name__).split())
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -50,6 +50,18 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
+def existing_folder(root: str | Path) -> Path:
+    """`root`, resolved; a UserError says what is there instead of a folder."""
+    path = Path(root).expanduser()
+    if path.is_file():
+        raise UserError(f"{quoted(path)} is a file: give the folder of a data set (unpack an archive first).")
+    if not path.is_dir():
+        raise UserError(
+            f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
+        )
+    return path.resolve()
+
+
 def subfolders(folder: Path) -> list[str]:
     """Names of the folders directly in `folder`, sorted, without hidden ones."""
     return sorted(
@@ -77,6 +89,26 @@ def images_below(root: Path, folder: str) -> list[str]:
         prefix = (folder + path[len(top) :]).replace(os.sep, "/")
         found += [f"{prefix}/{name}" for name in files if is_image(name)]
     return sorted(found)
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The files named, and all images in the folders named, sorted within each.
+
+    Raises:
+        UserError: a path is not there, or a folder has no images.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise UserError(f"There is no image in '{path}'.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"There is no file or folder '{path}'.")
+    return list(dict.fromkeys(found))
 
 
 def read_lines(path: Path) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -19,6 +20,22 @@ def derive_seed(*parts: int | str) -> int:
     """A seed of 63 bits from numbers and words; neighbouring numbers give unrelated seeds."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+@contextmanager
+def augmenting(seed: int, epoch: int, index: int) -> Iterator[None]:
+    """What torch's CPU generator gives inside depends on these alone, and it is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        # Not torch.manual_seed: that would reseed the accelerators too.
+        torch.default_generator.manual_seed(derive_seed("augment", seed, epoch, index))
+        yield
+
+
+def split(count: int, fraction: float, *seeds: int | str) -> tuple[list[int], int]:
+    """An order of `count` things, and how many of its first to hold out, at least one staying on either side."""
+    generator = torch.Generator().manual_seed(derive_seed("split", *seeds))
+    order: list[int] = torch.randperm(count, generator=generator).tolist()
+    return order, min(max(round(count * fraction), 1), count - 1)
 
 
 class LabelledImages(Dataset[tuple[Tensor, int]]):
@@ -48,9 +65,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
             return self.transform(self.source.image(key)), int(self.source.targets[key])
         epoch, index = key
         image = self.source.image(index)
-        with torch.random.fork_rng(devices=[]):
-            # Not torch.manual_seed: that would reseed the accelerators too.
-            torch.default_generator.manual_seed(derive_seed("augment", self.seed, epoch, index))
+        with augmenting(self.seed, epoch, index):
             return self.transform(image), int(self.source.targets[index])
 
 

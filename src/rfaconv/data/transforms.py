@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 from rfaconv.errors import UserError, unknown_name
 
 # ImageNet's for colour, as every published recipe has them; greys go to [-1, 1].
-_MEAN_STD = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
+MEAN_STD = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
 
 
 def _resize(size: int, shorter_side: int) -> list[Any]:
@@ -66,9 +66,9 @@ def build_transform(preset: str, *, image_size: int, channels: int) -> Callable[
         unknown_name("transform", preset, _PRESETS)
     if image_size < 1:
         raise UserError(f"image_size must be at least 1 pixel, got {image_size}.")
-    if channels not in _MEAN_STD:
+    if channels not in MEAN_STD:
         raise UserError(f"channels must be 1 or 3, got {channels}.")
-    mean, std = _MEAN_STD[channels]
+    mean, std = MEAN_STD[channels]
     return v2.Compose(
         [*_PRESETS[preset](image_size), v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
     )

@@ -18,7 +18,7 @@ class ConvBasicBlock(BasicBlock):
 
     def __init__(self, *args: Any, conv: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conv1 = _like(self.conv1, conv)
+        self.conv1 = layer_like(self.conv1, conv)
 
 
 class ConvBottleneck(Bottleneck):
@@ -28,7 +28,7 @@ class ConvBottleneck(Bottleneck):
 
     def __init__(self, *args: Any, conv: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.conv2 = _like(self.conv2, conv)
+        self.conv2 = layer_like(self.conv2, conv)
 
 
 def use_conv(arguments: dict[str, Any], conv: str) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def initialise_like_conv(model: ResNet) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _like(old: nn.Module, conv: str) -> nn.Module:
+def layer_like(old: nn.Module, conv: str) -> Any:
     """The layer `conv` with the arguments of `old`; the published layers have a bias, so this one does too."""
     assert isinstance(old, nn.Conv2d)
     return create_conv(

@@ -24,6 +24,16 @@ _MODELS: dict[str, tuple[type[ResNet], dict[str, Any]]] = {
             "stem_width": 8,
         },
     ),
+    "resnet10": (
+        ResNet,
+        {
+            "block": BasicBlock,
+            "layers": (1, 1, 1, 1),
+            "channels": (16, 32, 64, 128),
+            "stem_type": "deep",
+            "stem_width": 8,
+        },
+    ),
     "resnet18": (ResNet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
     "resnet34": (ResNet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
     "resnet50": (ResNet, {"block": Bottleneck, "layers": (3, 4, 6, 3)}),
@@ -46,11 +56,12 @@ def create_model(
 ) -> nn.Module:
     """A ResNet with the layer `conv` in the places the paper puts it.
 
-    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet18, resnet34), the 3x3 of every Bottleneck
-    (resnet50). With conv="conv" the model is timm's own.
+    Places: the first 3x3 convolution of every BasicBlock (resnet10s, resnet10, resnet18, resnet34), the 3x3 of every
+    Bottleneck (resnet50). With conv="conv" the model is timm's own.
 
     Args:
-        name: "resnet10s" (for images of 28 to 64 px), "resnet18", "resnet34" or "resnet50".
+        name: "resnet10s" (for images of 28 to 64 px), "resnet10" (the same with ResNet's pooling after
+            the stem; for images of 64 to 160 px), "resnet18", "resnet34" or "resnet50".
         conv: a short name: conv, rf, rfa, rfcbam, rfca, cam, cbam, ca, or one you registered.
         num_classes: outputs of the classifier.
         in_chans: channels of the images.
@@ -83,7 +94,7 @@ def _build(name: str, conv: str, pretrained: bool | str = False, **kwargs: Any) 
     model_class, arguments = _MODELS[name]
     config = {
         "input_size": (kwargs.get("in_chans", 3), 224, 224),
-        "first_conv": "conv1.0" if model_class is SmallResNet else "conv1",
+        "first_conv": "conv1.0" if "stem_type" in arguments else "conv1",
         "classifier": "fc",
     }
     kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or config
@@ -93,7 +104,7 @@ def _build(name: str, conv: str, pretrained: bool | str = False, **kwargs: Any) 
     return model
 
 
-def _register(name: str, conv: str) -> None:
+def register(name: str, conv: str) -> None:
     """Make timm know `{name}_{conv}`; timm files an entry point under its function's name and module."""
 
     def entry(pretrained: bool | str = False, **kwargs: Any) -> nn.Module:
@@ -105,7 +116,7 @@ def _register(name: str, conv: str) -> None:
     register_model(entry)
 
 
-__all__ = ["create_model", "model_names"]
+__all__ = ["create_model", "model_names", "register"]
 for _name in _MODELS:
     for _conv in conv_names():
-        _register(_name, _conv)
+        register(_name, _conv)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from rfaconv.errors import UserError
+from rfaconv.errors import UserError, require
 from rfaconv.files import replacing
 from rfaconv.models import create_model
 
@@ -55,16 +55,21 @@ class ModelRecord:
         """The model, freshly initialised."""
         return create_model(self.model, self.conv, num_classes=len(self.classes), in_chans=self.channels)
 
+    @classmethod
+    def read(cls, found: dict[str, Any]) -> ModelRecord:
+        """From what JSON made of it."""
+        return cls(**{**found, "classes": tuple(found["classes"])})
 
-def save_model(path: Path, model: nn.Module, record: ModelRecord) -> None:
+
+def save_model(path: Path, model: nn.Module, record: Any) -> None:
     """Write the weights with their record as a safetensors file."""
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(path) as file:
         file.write(save(weights, {"rfaconv": json.dumps(asdict(record))}))
 
 
-def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
-    """The model of a file that `save_model` wrote, in eval mode, and its record.
+def load_model(path: Path) -> tuple[nn.Module, Any]:
+    """The model of a file that `save_model` wrote, in eval mode, and its record; record.task tells of which kind it is.
 
     Raises:
         UserError: no such file, or not one of ours.
@@ -77,7 +82,7 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
         with safe_open(path, "pt") as file:
             found = json.loads((file.metadata() or {})["rfaconv"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        record = ModelRecord(**{**found, "classes": tuple(found["classes"])})
+        record = _record_class(found.get("task", "classify")).read(found)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"'{path}' is no model that rfaconv saved ({error!r}).") from error
     model = record.build()
@@ -86,3 +91,11 @@ def load_model(path: Path) -> tuple[nn.Module, ModelRecord]:
     except RuntimeError as error:
         raise UserError(f"The weights in '{path}' do not fit {record.model} with {record.conv}: {error}") from error
     return model.eval(), record
+
+
+def _record_class(task: str) -> Any:
+    if task == "segment":
+        return require("rfaconv.tasks.segment.record", "segment").SegmenterRecord
+    if task != "classify":
+        raise ValueError(f"of an unknown task '{task}'")
+    return ModelRecord

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar, TypeVar, get_args, get_type_hints
 
 import yaml
 
 from rfaconv.errors import UserError, unknown_name
+
+R = TypeVar("R", bound="Recipe")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class Recipe:
         augment: preset of `rfaconv.data.build_transform` for training: imagenet, small, flip or none.
         eval_transform: preset for evaluation: resize (the paper's) or resize256 (the usual protocol).
         lr, momentum, nesterov, weight_decay: SGD's.
-        schedule: "step" (times 0.1 after each of `milestones`, in epochs), "cosine" (to 0 over the run) or "constant".
+        schedule: "step" (times 0.1 after each of `milestones`, in epochs), "cosine" (to 0 over the run),
+            "poly" (to 0 over the run, by DeepLab's power of 0.9) or "constant".
         warmup_epochs: the learning rate rises linearly over this many epochs first.
         label_smoothing: of the cross-entropy.
         gradient_clip: largest norm of the gradient; None does not clip.
@@ -49,12 +52,18 @@ class Recipe:
     ema_decay: float | None = None
     precision: str = "32-true"
 
+    folder: ClassVar[str] = ""
+    """Where in the package's recipes those of this kind are."""
+    presets: ClassVar[dict[str, tuple[str, ...]]] = {
+        "augment": ("imagenet", "small", "flip", "none"),
+        "eval_transform": ("resize", "resize256"),
+    }
+
     def __post_init__(self) -> None:
         choices = {
-            "schedule": ("step", "cosine", "constant"),
+            "schedule": ("step", "cosine", "poly", "constant"),
             "precision": ("32-true", "bf16-mixed", "16-mixed"),
-            "augment": ("imagenet", "small", "flip", "none"),
-            "eval_transform": ("resize", "resize256"),
+            **self.presets,
         }
         for name, known in choices.items():
             if getattr(self, name) not in known:
@@ -68,35 +77,35 @@ class Recipe:
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "milestones": list(self.milestones)}
 
-    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+    def changed(self: R, changes: Mapping[str, Any]) -> R:
         """This recipe with some fields changed; a UserError names an unknown field or a value of the wrong kind."""
-        return replace(self, **{name: _checked(name, value) for name, value in changes.items()})
+        return replace(self, **{name: _checked(type(self), name, value) for name, value in changes.items()})
 
 
-def recipe_names() -> list[str]:
-    """The recipes that come with the package."""
-    folder = resources.files("rfaconv.tasks") / "recipes"
+def recipe_names(kind: type[Recipe] = Recipe) -> list[str]:
+    """The recipes of that kind that come with the package."""
+    folder = resources.files("rfaconv.tasks") / "recipes" / kind.folder
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_recipe(name: str) -> Recipe:
-    """The recipe of that name, or from that YAML file."""
+def load_recipe(name: str, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
+    """The recipe of that name and kind, or from that YAML file."""
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"There is no recipe file '{name}'; recipes by name: {', '.join(recipe_names())}.")
+            raise UserError(f"There is no recipe file '{name}'; recipes by name: {', '.join(recipe_names(kind))}.")
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"The recipe '{name}' cannot be read as text: {error}.") from error
-    elif name in recipe_names():
-        text = (resources.files("rfaconv.tasks") / "recipes" / f"{name}.yaml").read_text("utf-8")
+    elif name in recipe_names(kind):
+        text = (resources.files("rfaconv.tasks") / "recipes" / kind.folder / f"{name}.yaml").read_text("utf-8")
     else:
-        unknown_name("recipe", name, recipe_names())
-    return parse_recipe(text, name)
+        unknown_name("recipe", name, recipe_names(kind))
+    return parse_recipe(text, name, kind)
 
 
-def parse_recipe(text: str, source: str) -> Recipe:
+def parse_recipe(text: str, source: str, kind: type[R] = Recipe) -> R:  # type: ignore[assignment]
     """A recipe from YAML; errors name `source`."""
     try:
         found = yaml.safe_load(text)
@@ -104,15 +113,15 @@ def parse_recipe(text: str, source: str) -> Recipe:
         raise UserError(f"The recipe '{source}' is no valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(found, dict):
         raise UserError(f"The recipe '{source}' must be a list of 'name: value' lines.")
-    values = {str(name): _checked(str(name), value) for name, value in found.items()}
+    values = {str(name): _checked(kind, str(name), value) for name, value in found.items()}
     required = ("epochs", "batch_size", "augment", "eval_transform", "lr")
     missing = [name for name in required if name not in values]
     if missing:
         raise UserError(f"The recipe '{source}' lacks {', '.join(missing)}.")
-    return Recipe(**values)
+    return kind(**values)
 
 
-def parse_setting(setting: str) -> tuple[str, Any]:
+def parse_setting(setting: str, kind: type[Recipe] = Recipe) -> tuple[str, Any]:
     """("lr", 0.05) from "lr=0.05", as given to --set."""
     name, equals, value = setting.partition("=")
     if not equals:
@@ -121,15 +130,15 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         found = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise UserError(f"--set {name}: '{value}' is no valid value.") from error
-    return name.strip(), _checked(name.strip(), found)
+    return name.strip(), _checked(kind, name.strip(), found)
 
 
-def _checked(name: str, value: Any) -> Any:
+def _checked(kind: type[Recipe], name: str, value: Any) -> Any:
     """`value` as the field's type: numbers as floats where the field is one, lists as tuples."""
-    hints = get_type_hints(Recipe)
-    if name not in hints:
-        unknown_name("field of the recipe", name, [field.name for field in fields(Recipe)])
-    hint = hints[name]
+    names = [field.name for field in fields(kind)]
+    if name not in names:
+        unknown_name("field of the recipe", name, names)
+    hint = get_type_hints(kind)[name]
     kinds = tuple(kind for kind in get_args(hint) if isinstance(kind, type)) or (hint,)
     if name == "milestones":
         if isinstance(value, list | tuple) and all(type(item) is int for item in value):

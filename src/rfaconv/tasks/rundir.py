@@ -9,6 +9,7 @@ from typing import Any
 
 from rfaconv.errors import UserError
 from rfaconv.files import write_text
+from rfaconv.tasks.results import RunResult
 
 
 def claim(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -28,6 +29,25 @@ def claim(folder: Path, facts: Mapping[str, Any]) -> None:
     difference = _first_difference(found, wanted)
     if difference:
         raise UserError(f"'{folder}' holds another run: {difference}. Choose another --out, or delete that folder.")
+
+
+def write_result(run_dir: Path, result: RunResult, **more: Any) -> None:
+    """Write result.json, with `more` of the task's own in it: from here on the run is finished."""
+    record = {
+        "conv": result.conv,
+        "seed": result.seed,
+        "metrics": dict(result.metrics),
+        "seconds": result.seconds,
+        "curves": dict(result.curves),
+        **more,
+    }
+    write_text(run_dir / "result.json", json.dumps(record) + "\n")
+
+
+def read_result(run_dir: Path) -> RunResult:
+    """The result of a finished run."""
+    found = read_json(run_dir / "result.json")
+    return RunResult(found["conv"], found["seed"], found["metrics"], found["curves"], found["seconds"])
 
 
 def read_json(path: Path) -> Any:

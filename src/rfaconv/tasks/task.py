@@ -39,6 +39,10 @@ class Task(Protocol):
     def input_size(self) -> tuple[int, int, int]:
         """Channels, height and width of one input, for counting and timing."""
 
+    @property
+    def cost_batch(self) -> int:
+        """Images in the batch that latency and memory are measured on."""
+
     def identity(self) -> dict[str, Any]:
         """What tells this task from another, as plain JSON data; a comparison resumes only where it is the same."""
 

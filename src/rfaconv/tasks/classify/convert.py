@@ -42,6 +42,8 @@ def convert_classifier(
         UserError: it is no plain model, was trained on other classes, or the converted one deviates.
     """
     model, record = load_model(path)
+    if record.task != "classify":
+        raise UserError(f"'{path}' is no classifier; convert it in Python, with rfaconv.convert.")
     if record.conv != "conv":
         raise UserError(f"'{path}' has '{record.conv}' convolutions already; a plain model (--conv conv) is needed.")
     check_fit(record, data)

@@ -11,8 +11,6 @@ from torch import nn
 
 from rfaconv.data import build_transform
 from rfaconv.data.decode import BrokenImageError, read_image
-from rfaconv.data.files import IMAGE_SUFFIXES
-from rfaconv.errors import UserError
 from rfaconv.tasks.checkpoint import ModelRecord
 
 
@@ -48,26 +46,6 @@ def predict(
         found = dict(zip(images, _top(model, record, list(images.values()), top, device), strict=True))
         for path in paths[first : first + batch_size]:
             yield Prediction(path, found.get(path, ()), errors.get(path))
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The files named, and all images in the folders named, sorted within each.
-
-    Raises:
-        UserError: a path is not there, or a folder has no images.
-    """
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise UserError(f"There is no image in '{path}'.")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise UserError(f"There is no file or folder '{path}'.")
-    return list(dict.fromkeys(found))
 
 
 def _top(

@@ -15,11 +15,13 @@ from rfaconv.data import ClassificationData
 from rfaconv.errors import unknown_name
 from rfaconv.models import model_names
 from rfaconv.tasks.callbacks import Progress
-from rfaconv.tasks.classify.fit import ClassifyJob, Machine, fit, read_predictions
+from rfaconv.tasks.classify.fit import ClassifyJob, fit, read_predictions
 from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, examples
 from rfaconv.tasks.classify.start import Start
+from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.training import Machine
 
 
 @dataclass(frozen=True)
@@ -58,26 +60,21 @@ class ClassifyTask:
         record = self._job("conv", 0).record
         return record.channels, record.image_size, record.image_size
 
+    @property
+    def cost_batch(self) -> int:
+        return 32
+
     def identity(self) -> dict[str, Any]:
         facts = self._job("conv", 0).facts()
         return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
 
     def facts(self) -> dict[str, str]:
-        data = self.data
-        recipe = {name: value for name, value in self.recipe.as_dict().items() if value not in (None, [])}
-        facts = {
-            "data": f"{data.name}: {len(data.train):,} training and {len(data.val):,} validation images, "
-            f"{len(data.classes)} classes",
-            "data fingerprint": data.fingerprint,
-            "recipe": ", ".join(f"{name} {value}" for name, value in recipe.items()),
-        }
+        more = {}
         if self.start is not None:
-            facts["started from"] = (
+            more["started from"] = (
                 f"{self.start.path} (SHA-256 {self.start.fingerprint}), each layer as its convolution"
             )
-        if data.skipped:
-            facts["left out as broken"] = f"{len(data.skipped)} images: {', '.join(data.skipped[:20])}"
-        return facts
+        return facts_of(self.data, self.recipe, more)
 
     def build(self, conv: str) -> nn.Module:
         return self._job(conv, 0).record.build()

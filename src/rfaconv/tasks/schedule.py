@@ -6,6 +6,9 @@ import math
 
 from rfaconv.tasks.recipe import Recipe
 
+POLY_POWER = 0.9
+"""DeepLab's."""
+
 
 def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
     """The factor for optimizer step number `step`, counted from 0."""
@@ -17,4 +20,6 @@ def learning_rate_factor(recipe: Recipe, step: int, steps_per_epoch: int) -> flo
     if recipe.schedule == "cosine":
         progress = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
         return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    if recipe.schedule == "poly":
+        return float(max(0.0, 1 - epoch / recipe.epochs) ** POLY_POWER)
     return 1.0

@@ -1,0 +1,184 @@
+"""From the command line's words to a task: its data, model and recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+from rfaconv.cli import options
+from rfaconv.errors import UserError, require, unknown_name
+
+if TYPE_CHECKING:
+    from rfaconv.tasks.classify.task import ClassifyTask
+    from rfaconv.tasks.segment.task import SegmentTask
+    from rfaconv.tasks.training import Machine
+
+TASKS = ("classify", "segment")
+
+TaskOption: TypeAlias = Annotated[str, typer.Option("--task", metavar="NAME", help="classify or segment.")]
+ModelOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="resnet10s, resnet18, resnet34 or resnet50 (segment: resnet10 instead of resnet10s, as the encoder); "
+        "default: a small one for small images, else resnet18."
+    ),
+]
+ArchitectureOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--arch",
+        metavar="NAME",
+        help="segment: deeplabv3plus, unet, fpn, ... (segmentation_models_pytorch's); default: deeplabv3plus.",
+        show_default=False,
+    ),
+]
+StrideOption: TypeAlias = Annotated[
+    int | None,
+    typer.Option("--output-stride", help="segment: 8 or 16 for the DeepLabs; default: 16.", show_default=False),
+]
+WhereOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        metavar="PLACE",
+        help="segment: exchange convolutions in the encoder (default), the atrous pyramid too (aspp), or the whole "
+        "decoder too (decoder).",
+        show_default=False,
+    ),
+]
+ArgumentOption: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--arg", metavar="NAME=VALUE", help="segment: an argument of the architecture, decoder_channels=64."),
+]
+WeightsOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE",
+        help="segment: a classifier's weights for the encoder (model.safetensors of `rfaconv train`, or a folder): of "
+        "the plain network, each layer starting as its convolution, or of the same convolution ({conv} in it).",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class DataWords:
+    """What was said of the data."""
+
+    folder: str | None
+    channels: int | None
+    skip_broken: bool
+    check: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class ModelWords:
+    """What was said of the model; all but the first for segmentation alone."""
+
+    model: str | None
+    architecture: str | None
+    output_stride: int | None
+    where: str | None
+    arguments: list[str] | None
+    weights: Path | None
+
+
+@dataclass(frozen=True)
+class RecipeWords:
+    """What was said of the training."""
+
+    name: str
+    epochs: int | None
+    settings: list[str] | None
+
+
+def make_task(
+    task: str,
+    data: DataWords,
+    model: ModelWords,
+    recipe: RecipeWords,
+    machine: Machine,
+    tensorboard: bool,
+    start: Path | None = None,
+) -> ClassifyTask | SegmentTask:
+    """The task of that name, its data read and checked.
+
+    Raises:
+        UserError: an unknown task, an option of another task, or whatever is wrong with data, model or recipe.
+    """
+    if task not in TASKS:
+        unknown_name("task", task, TASKS)
+    if task == "segment":
+        if start is not None:
+            raise UserError("--start is for --task classify; --weights gives a segmenter's encoder its weights.")
+        return _segment(data, model, recipe, machine, tensorboard)
+    return _classify(data, model, recipe, machine, tensorboard, start)
+
+
+def _classify(
+    data: DataWords,
+    model: ModelWords,
+    recipe: RecipeWords,
+    machine: Machine,
+    tensorboard: bool,
+    start: Path | None,
+) -> ClassifyTask:
+    from rfaconv.tasks.classify.task import ClassifyTask
+
+    given = {
+        "--arch": model.architecture,
+        "--output-stride": model.output_stride,
+        "--where": model.where,
+        "--arg": model.arguments,
+        "--weights": model.weights,
+    }
+    wrong = next((name for name, value in given.items() if value), None)
+    if wrong is not None:
+        raise UserError(f"{wrong} is for --task segment.")
+    images = options.read_data(data.folder, data.channels, data.skip_broken, data.check, data.seed)
+    return ClassifyTask(
+        model.model or options.default_model(images),
+        images,
+        options.read_recipe(recipe.name, recipe.epochs, recipe.settings),
+        machine,
+        tensorboard,
+        options.read_start(start),
+    )
+
+
+def _segment(
+    data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Machine, tensorboard: bool
+) -> SegmentTask:
+    require("segmentation_models_pytorch", "segment")
+    from rfaconv.tasks.segment.fit import Network
+    from rfaconv.tasks.segment.recipe import SegmentRecipe
+    from rfaconv.tasks.segment.task import SegmentTask
+
+    training = options.read_recipe(recipe.name, recipe.epochs, recipe.settings, SegmentRecipe)
+    images = read_masked_data(data)
+    architecture, arguments = model.architecture or "deeplabv3plus", options.read_arguments(model.arguments)
+    small = images.image_size is not None and max(images.image_size) <= 160
+    encoder = model.model or ("resnet10" if small else "resnet18")
+    if encoder == "resnet10" and architecture.startswith("deeplab"):
+        arguments = {"decoder_channels": 64, **arguments}  # what fits an encoder of 128 channels
+    stride = 16 if model.output_stride is None and architecture.startswith("deeplab") else model.output_stride
+    network = Network(architecture, encoder, stride, model.where or "encoder", arguments)
+    return SegmentTask(network, images, training, machine, tensorboard, model.weights)
+
+
+def read_masked_data(data: DataWords) -> Any:
+    """Images with masks, with a progress bar while they are checked."""
+    from rfaconv.data.segmentation import load_segmentation
+
+    if data.channels not in (None, 3):
+        raise UserError("Segmentation reads all images as colour: --channels is for --task classify.")
+    with options.checking() as progress:
+        found = load_segmentation(
+            data.folder, seed=data.seed, skip_broken=data.skip_broken, verify=data.check, progress=progress
+        )
+    options.tell_skipped(found.skipped)
+    return found
