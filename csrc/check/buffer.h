@@ -72,7 +72,7 @@ class Buffer {
 };
 
 // How a map lies in memory. The `loose` ones have gaps between images and channels (between pixels); the last three are
-// only read or added to. See `even` in ops.cpp for what a gradient may be.
+// only read or added to. See `even` in ops/tensors.h for what a gradient may be.
 enum class Layout { planes, channels_last, loose_planes, loose_channels_last, spread, transposed, expanded };
 
 struct Sizes {

@@ -152,7 +152,7 @@ struct Configuration {
   }
 
  private:
-  // As `Shares` in ops.cpp may do it with any number of threads.
+  // As `Shares` in ops/contraction.h may do it with any number of threads.
   void share_out(Random& r) {
     const int64_t channels = shape.channels / shape.groups, most = rfa::block_channels(shape.taps());
     tasks = r.pick(1, 5);
