@@ -128,22 +128,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backwa
           sums.grad_weight};
 }
 
-STABLE_TORCH_LIBRARY_FRAGMENT(rfaconv, m) {
-  m.def(
-      "survey_features(Tensor input, Tensor feature_weight, Tensor feature_bias, int[] window, int kind, bool count_ties) "
-      "-> (Tensor, Tensor, Tensor)");
-  m.def(
-      "survey_backward(Tensor largest, Tensor grad_first, Tensor grad_second, Tensor input, Tensor feature_weight, "
-      "Tensor feature_bias, int[] window, int kind) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "contract_gated(Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor first, Tensor second, Tensor weight, "
-      "Tensor? bias, int[] window, int groups, int kind, Tensor? scale, Tensor? shift, int act) -> Tensor");
-  m.def(
-      "contract_gated_backward(Tensor grad_out, Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor first, "
-      "Tensor second, Tensor weight, int[] window, int groups, int kind) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(rfaconv, CPU, m) {
   m.impl("survey_features", TORCH_BOX(&survey_features));
   m.impl("survey_backward", TORCH_BOX(&survey_backward));

@@ -44,17 +44,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rfa_backward(
           sums.outer};
 }
 
-STABLE_TORCH_LIBRARY_FRAGMENT(rfaconv, m) {
-  m.def(
-      "rfa(Tensor input, Tensor feature_weight, Tensor attention_weight, Tensor weight, Tensor? bias, Tensor? norm_weight, "
-      "Tensor? norm_bias, Tensor? mean, Tensor? var, Tensor? moments, int count, float eps, int[] window, int groups, "
-      "Tensor? scale, Tensor? shift, int act) -> (Tensor, Tensor, Tensor)");
-  m.def(
-      "rfa_backward(Tensor grad_out, Tensor input, Tensor feature_weight, Tensor attention_weight, Tensor weight, "
-      "Tensor? norm_weight, Tensor? norm_bias, Tensor? mean, Tensor? var, Tensor? moments, int count, float eps, "
-      "int[] window, int groups, bool input_too) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(rfaconv, CPU, m) {
   m.impl("rfa", TORCH_BOX(&rfa_forward));
   m.impl("rfa_backward", TORCH_BOX(&rfa_backward));

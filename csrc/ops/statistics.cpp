@@ -110,14 +110,6 @@ std::tuple<Tensor, Tensor, Tensor> norm_backward(Tensor grad_x, const Tensor& x,
   return {grad_filter, grad_scale, grad_bias};
 }
 
-STABLE_TORCH_LIBRARY_FRAGMENT(rfaconv, m) {
-  m.def("patch_moments(Tensor input, int[] window) -> Tensor");
-  m.def("patch_moments_backward(Tensor grad, Tensor input, int[] window) -> Tensor");
-  m.def(
-      "norm_backward(Tensor(a!) grad_x, Tensor input, Tensor feature_weight, Tensor? norm_weight, Tensor? mean, "
-      "Tensor? var, Tensor? moments, Tensor sum, Tensor outer, int count, float eps, int[] window) -> (Tensor, Tensor, Tensor)");
-}
-
 STABLE_TORCH_LIBRARY_IMPL(rfaconv, CPU, m) {
   m.impl("patch_moments", TORCH_BOX(&patch_moments));
   m.impl("patch_moments_backward", TORCH_BOX(&patch_moments_backward));

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rfaconv import create_conv
 from rfaconv.ops import rfa_conv2d, use_backend
-from rfaconv.ops.cpu.shapes import flat
+from rfaconv.ops.shapes import flat
 from rfaconv.ops.stages import output_size
 from rfaconv.ops.window import Window
 

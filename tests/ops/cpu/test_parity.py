@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rfaconv.ops import rfa_conv2d
-from rfaconv.ops.cpu.backend import FEWEST_VALUES
+from rfaconv.ops.operator_call import FEWEST_VALUES
 from rfaconv.ops.window import Window
 
 NAMES = ("input", "feature_weight", "attention_weight", "weight", "bias", "norm_weight", "norm_bias")

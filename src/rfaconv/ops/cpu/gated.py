@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 
 from rfaconv.ops.cpu import library
-from rfaconv.ops.cpu.shapes import flat
 from rfaconv.ops.epilogue import ACTS, Epilogue
+from rfaconv.ops.operator_call import traced_elsewhere
+from rfaconv.ops.shapes import flat
 from rfaconv.ops.stages import output_size
 from rfaconv.ops.window import Window
 
@@ -44,7 +45,7 @@ def can_take(x: Tensor, weight: Tensor, window: Window) -> bool:
         and x.dtype == weight.dtype == torch.float32
         and x.layout == torch.strided
         and not torch.is_autocast_enabled("cpu")
-        and library.traced_elsewhere() is None
+        and traced_elsewhere() is None
         and window.taps <= library.MOST_TAPS
         and window.stride[1] <= library.MOST_STRIDE
         and x.numel() > 0

@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch.autograd import forward_ad
 
-from rfaconv.ops.cpu import gradients, shapes
+import rfaconv.ops.operators  # noqa: F401 (the library adds implementations to what is defined there)
 
 MOST_TAPS, MOST_STRIDE = 128, 32
 """What the kernels take: MAX_TAPS and MAX_PHASES of csrc/tile.h."""
@@ -26,8 +25,6 @@ def _load() -> str | None:
         torch.ops.load_library(_LIBRARY)
     except OSError as error:
         return f"{_LIBRARY.name} does not load with torch {torch.__version__}: {str(error).splitlines()[0]}"
-    shapes.register()
-    gradients.register()
     return None
 
 
@@ -44,18 +41,6 @@ def warn_missing() -> None:
         "To build it: pip install --no-build-isolation --no-deps --force-reinstall rfaconv",
         stacklevel=2,
     )
-
-
-def traced_elsewhere() -> str | None:
-    """Why a call that is being traced or transformed should be made of PyTorch's operators, or None."""
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return "a TorchScript program runs where rfaconv is not"
-    # Asking torch.onnx takes longer than a small layer's arithmetic.
-    if torch.compiler.is_compiling() and torch.onnx.is_in_onnx_export():
-        return "ONNX has no such operator"
-    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
-        return "it has neither forward-mode derivatives nor the transforms of torch.func"
-    return None
 
 
 def instruction_set() -> str:

@@ -1,4 +1,4 @@
-"""What PyTorch must know of the compiled operators without running them: the shapes of their results and their cost.
+"""What PyTorch must know of the operators without running them: the shapes of their results and their cost.
 
 `window` is everywhere kernel_size, stride, padding and dilation: eight numbers, each pair vertical first.
 """
@@ -31,12 +31,11 @@ def flat(window: Window) -> list[int]:
 
 
 def _map_like(x: Tensor, channels: Any, height: Any, width: Any) -> Tensor:
-    """What the kernels return for x: its batch, and channels last where x has them so."""
+    """What the kernels return for x: its batch and dtype, and channels last where x has them so."""
     last = x.stride(1) == 1 and x.shape[1] > 1
-    return x.new_empty(
-        (x.shape[0], channels, height, width),
-        dtype=torch.float32,
-    ).to(memory_format=torch.channels_last if last else torch.contiguous_format)
+    return x.new_empty((x.shape[0], channels, height, width)).to(
+        memory_format=torch.channels_last if last else torch.contiguous_format
+    )
 
 
 def _fake_moments(x: Tensor, window: list[int]) -> Tensor:
@@ -106,7 +105,7 @@ def _dense_like(x: Tensor) -> Tensor:
 
 
 def register() -> None:
-    """Tell PyTorch, once the operators are loaded."""
+    """Tell PyTorch, once the operators are defined."""
     fakes: dict[str, Callable[..., Any]] = {
         "patch_moments": _fake_moments,
         "patch_moments_backward": _fake_moments_backward,

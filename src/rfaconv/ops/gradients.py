@@ -1,4 +1,4 @@
-"""How the compiled operators are differentiated.
+"""How the operators are differentiated, whoever computes them.
 
 `rfa_backward` gives the gradients for fixed statistics and the sums S and D over the batch; `norm_backward` makes of
 these the gradients of what lies before the ReLU, and adds to the input's what goes through the batch's statistics.
@@ -18,7 +18,7 @@ from rfaconv.ops.window import Window
 
 
 def register() -> None:
-    """Tell PyTorch, once the operators are loaded."""
+    """Tell PyTorch, once the operators are defined."""
     torch.library.register_autograd("rfaconv::rfa", _backward, setup_context=_setup)
     torch.library.register_autograd("rfaconv::patch_moments", _moments_backward, setup_context=_moments_setup)
 
@@ -61,7 +61,7 @@ def gradients(
     grad_features, grad_norm_weight, grad_norm_bias = ops.norm_backward(
         grad_x, x, feature_weight, norm_weight, mean, var, moments, total, outer, count, eps, window
     )
-    grad_bias = grad_out.sum((0, 2, 3)) if bias is not None and wanted[4] else None
+    grad_bias = grad_out.sum((0, 2, 3), dtype=bias.dtype) if bias is not None and wanted[4] else None
     return grad_x, grad_features, grad_attention, grad_weight, grad_bias, grad_norm_weight, grad_norm_bias
 
 
