@@ -16,6 +16,7 @@ from rfaconv.ops.call import RFACall
 from rfaconv.ops.composed import rfa_composed
 from rfaconv.ops.cpu import backend as cpu
 from rfaconv.ops.reference import rfa_reference
+from rfaconv.ops.triton import backend as triton
 
 
 @dataclass(frozen=True)
@@ -116,4 +117,5 @@ register_backend(
 register_backend(
     Backend("torch", rfa_composed, lambda: "PyTorch operators, no rearrangement, batch norm folded in eval", _no_group)
 )
+register_backend(Backend("triton", triton.rfa_triton, triton.says, triton.declines, takes_epilogue=True))
 register_backend(Backend("cpu", cpu.rfa_cpu, cpu.says, cpu.declines, takes_epilogue=True))

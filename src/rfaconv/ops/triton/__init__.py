@@ -1,0 +1,1 @@
+"""The backend "triton": kernels for NVIDIA GPUs (docs/kernels.md)."""

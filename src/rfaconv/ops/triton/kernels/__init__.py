@@ -1,0 +1,1 @@
+"""Triton code, compiled for the GPU when it is first run; imported only then."""

@@ -1,0 +1,69 @@
+"""The operators' implementations for CUDA: why they may not be there, and their registration.
+
+Nothing here imports triton before a call needs it: that takes longer than `import torch` itself.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+
+import rfaconv.ops.operators  # noqa: F401 (implementations are added to what is defined there)
+
+OPERATORS = ("patch_moments", "patch_moments_backward", "rfa", "rfa_backward", "norm_backward")
+
+OLDEST = (3, 3)
+"""Triton before that has no tuples of blocks."""
+
+
+@cache
+def missing() -> str | None:
+    """Why the kernels cannot run in this installation, as half a sentence, or None."""
+    if torch.version.hip is not None:
+        return "it was written for NVIDIA's GPUs and never run on others"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed (pip install triton)"
+    from triton import __version__
+
+    if tuple(int(part) for part in __version__.split(".")[:2]) < OLDEST:
+        return f"it needs triton {OLDEST[0]}.{OLDEST[1]} or later, here is {__version__}"
+    return None
+
+
+@cache
+def too_old(device: torch.device) -> str | None:
+    """Why the kernels cannot run on this GPU, as half a sentence, or None."""
+    major, minor = torch.cuda.get_device_capability(device)
+    if major < 8:
+        return f"it needs a GPU of compute capability 8.0 or later, this one has {major}.{minor}"
+    return None
+
+
+def implementation(name: str) -> Callable[..., Any]:
+    """The operator's implementation; it is imported at the first call."""
+
+    def run(*args: Any) -> Any:
+        from rfaconv.ops.triton import operators
+
+        found = getattr(operators, name)
+        x = args[1] if name.endswith("backward") else args[0]
+        if not x.is_cuda:
+            return found(*args)
+        with torch.cuda.device(x.device):  # Triton launches on the current one
+            return found(*args)
+
+    return run
+
+
+def register(library: torch.library.Library, key: str, *, allow_override: bool = False) -> None:
+    """Add the implementations for tensors of a dispatch key."""
+    for name in OPERATORS:
+        library.impl(name, implementation(name), key, allow_override=allow_override)
+
+
+_library = torch.library.Library("rfaconv", "IMPL")  # the registrations live as long as it does
+register(_library, "CUDA")

@@ -1,0 +1,197 @@
+"""The dispatcher's operators for RFAConv on CUDA tensors (ops/operators.py has the schemas).
+
+Input, weight and gradient of the output have one dtype: float32, bfloat16 or float16. All else is float32, moments and sums
+over the batch float64. Features and attention are computed in float32, products add up in float32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rfaconv.ops.triton import launch
+from rfaconv.ops.triton.precision import convolution_allows_tf32, products_as_convolutions
+from rfaconv.ops.triton.problem import (
+    MOST_FUSED_OUTPUTS,
+    OPERAND_BYTES,
+    Chunk,
+    Problem,
+    chunks,
+    gradient_bytes,
+)
+
+Maybe = Tensor | None
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def patch_moments(x: Tensor, window: list[int]) -> Tensor:
+    """Sums over all patches of x of the taps and of their products, [C, T + T*T] in float64."""
+    problem = _problem(x, window)
+    if problem.pixels == 0:
+        return x.new_zeros(problem.channels, problem.taps * (problem.taps + 1), dtype=torch.float64)
+    return launch.add_products(problem, x, None, None, _whole(problem), torch.float64)
+
+
+def patch_moments_backward(grad: Tensor, x: Tensor, window: list[int]) -> Tensor:
+    """The gradient of x from that of its moments. A product's share goes to both its factors."""
+    problem = _problem(x, window)
+    channels, taps = problem.channels, problem.taps
+    first, second = grad.split([taps, taps * taps], 1)
+    second = second.view(channels, taps, taps)
+    made = torch.cat([(second + second.mT).reshape(channels, -1), first], 1).T.float().contiguous()
+    grad_x = _map_like(x, channels, problem.height, problem.width)
+    _go_back(problem, x, made, grad_x, add=False)
+    return grad_x
+
+
+def rfa(
+    x: Tensor, feature_weight: Tensor, attention_weight: Tensor, weight: Tensor, bias: Maybe, norm_weight: Maybe,
+    norm_bias: Maybe, mean: Maybe, var: Maybe, moments: Maybe, count: int, eps: float, window: list[int], groups: int,
+    scale: Maybe, shift: Maybe, act: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """The convolution, and the batch's mean and variance where there are moments."""
+    problem = _problem(x, window, weight, groups)
+    made, batch_mean, batch_var = launch.coefficients(
+        *_dense(feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments), count, eps
+    )
+    out = _map_like(x, problem.outputs, problem.out_height, problem.out_width)
+    if problem.pixels > 0:
+        arguments = (problem, x, made, _packed(weight), *_dense(bias, scale, shift), act, out, moments is not None)
+        if fuses(problem, x.dtype):
+            launch.convolve(*arguments, "tf32" if convolution_allows_tf32() else "ieee")
+        else:
+            convolve_by_chunks(*arguments)
+    return out, batch_mean, batch_var
+
+
+def fuses(problem: Problem, dtype: torch.dtype) -> bool:
+    """Whether to generate and multiply in one kernel rather than leave the product to cuBLAS. Not tuned.
+
+    One program must make all outputs of a group, or the operand is generated several times; and products of float32 without
+    TF32 have no tensor cores, where Triton's are slow.
+    """
+    half = dtype != torch.float32
+    return problem.group_outputs <= MOST_FUSED_OUTPUTS and (half or convolution_allows_tf32())
+
+
+def convolve_by_chunks(
+    problem: Problem, x: Tensor, made: Tensor, weight: Tensor, bias: Maybe, scale: Maybe, shift: Maybe, act: int,
+    out: Tensor, centred: bool,
+) -> None:  # fmt: skip
+    """Fill `out`, chunk of pixels by chunk: the operand into a buffer, the product by torch, the epilogue."""
+    a_pixel = problem.taps * problem.channels * x.element_size()
+    most = max(64, OPERAND_BYTES // a_pixel // 64 * 64)
+    kernel = weight.view(problem.groups, problem.group_outputs, -1)
+    for begin in range(0, problem.pixels, most):
+        z = problem.operand(x, min(most, problem.pixels - begin), problem.group_channels)
+        launch.generate(problem, x, made, z, begin, 0, centred, attend=True)
+        sums = _product(kernel, z.flatten(1, 2), problem.last).flatten(0, 1)
+        launch.finish(problem, sums, bias, scale, shift, act, out, begin)
+
+
+def rfa_backward(
+    grad_out: Tensor, x: Tensor, feature_weight: Tensor, attention_weight: Tensor, weight: Tensor, norm_weight: Maybe,
+    norm_bias: Maybe, mean: Maybe, var: Maybe, moments: Maybe, count: int, eps: float, window: list[int], groups: int,
+    input_too: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of input (with fixed statistics), attention_weight and weight; S and D over the batch."""
+    problem = _problem(x, window, weight, groups)
+    made, _, _ = launch.coefficients(
+        *_dense(feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments), count, eps
+    )
+    taps, channels = problem.taps, problem.channels
+    means = made[taps * (taps + 2) + 2 :] if moments is not None else None
+    kernel = _packed(weight).view(groups, problem.group_outputs, taps, problem.group_channels)
+    grad_kernel = torch.zeros_like(kernel, dtype=torch.float32)
+    grad_attention = torch.zeros(channels, taps, device=x.device, dtype=torch.float64)
+    products = torch.zeros(channels, taps + taps * taps, device=x.device, dtype=torch.float64)
+    grad_x = _map_like(x, channels, problem.height, problem.width) if input_too else x.new_empty(0)
+    for chunk in _chunks(problem, x):
+        last = chunk.first_channel + chunk.some_channels
+        upstream = grad_out[chunk.first_image : chunk.first_image + chunk.images].transpose(0, 1)
+        upstream = upstream.reshape(groups, problem.group_outputs, -1)
+        some_kernel = kernel[..., chunk.first_channel : last].flatten(2)
+        grad_z = _product(some_kernel.mT, upstream, problem.last).unflatten(1, (taps, -1))
+        z = problem.operand(x, upstream.shape[2], chunk.some_channels)
+        patches = torch.empty_like(z) if input_too else None
+        grad_attention += launch.differentiate(problem, x, made, grad_z, z, patches, chunk, moments is not None)
+        some_grad = _product(upstream, z.flatten(1, 2).mT, False).unflatten(2, (taps, -1))
+        grad_kernel[..., chunk.first_channel : last] += some_grad
+        products += launch.add_products(problem, x, grad_z, means, chunk, torch.float32)
+        if patches is not None:
+            launch.gather(problem, patches, grad_x, chunk, add=False)
+    if input_too and problem.pixels == 0:
+        grad_x.zero_()
+    return (
+        grad_x,
+        grad_attention.float(),
+        grad_kernel.transpose(2, 3).reshape(weight.shape).to(weight.dtype),
+        products[:, :taps].contiguous(),
+        products[:, taps:].reshape(channels, taps, taps),
+    )
+
+
+def norm_backward(
+    grad_x: Tensor, x: Tensor, feature_weight: Tensor, norm_weight: Maybe, mean: Maybe, var: Maybe, moments: Maybe,
+    sum_: Tensor, outer: Tensor, count: int, eps: float, window: list[int],
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """From S and D: gradients of feature_weight, norm_weight and norm_bias; grad_x gains what the batch's go back by."""
+    problem = _problem(x, window)
+    filters, *rest = _dense(feature_weight, norm_weight, mean, var, moments)
+    assert filters is not None
+    grads, made = launch.differentiate_norm(filters, *rest, count, eps, sum_.contiguous(), outer.contiguous())
+    if moments is not None and grad_x.numel() > 0 and problem.pixels > 0:
+        _go_back(problem, x, made, grad_x, add=True)
+    return grads
+
+
+def _go_back(problem: Problem, x: Tensor, made: Tensor, grad_x: Tensor, add: bool) -> None:
+    """grad_x becomes, or gains, the sum over the windows of linear features of x's patches, one for each tap."""
+    for chunk in _chunks(problem, x):
+        patches = problem.operand(x, chunk.images * problem.plane, chunk.some_channels)
+        begin = chunk.first_image * problem.plane
+        launch.generate(problem, x, made, patches, begin, chunk.first_channel, centred=False, attend=False)
+        launch.gather(problem, patches, grad_x, chunk, add)
+
+
+def _product(left: Tensor, right: Tensor, last: bool) -> Tensor:
+    """left @ right, of matrices [groups, ., .]; with `last`, columns of the result are neighbours in memory."""
+    with products_as_convolutions():
+        return torch.bmm(right.mT, left.mT).mT if last else torch.bmm(left, right)
+
+
+def _problem(x: Tensor, window: list[int], weight: Tensor | None = None, groups: int = 1) -> Problem:
+    if x.dtype not in DTYPES:
+        raise ValueError(f"the Triton kernels compute in float32, bfloat16 and float16, not in {x.dtype}")
+    if weight is None:
+        return Problem.of(x, window)
+    problem = Problem.of(x, window, weight.shape[0], groups)
+    shape = (problem.outputs, problem.group_channels, *window[:2])
+    if tuple(weight.shape) != shape or weight.dtype != x.dtype:
+        raise ValueError(f"weight must be {list(shape)} of {x.dtype}, is {list(weight.shape)} of {weight.dtype}")
+    return problem
+
+
+def _chunks(problem: Problem, x: Tensor) -> list[Chunk]:
+    return [*chunks(problem, x.element_size(), gradient_bytes(x))] if problem.pixels > 0 else []
+
+
+def _whole(problem: Problem) -> Chunk:
+    return Chunk(0, problem.batch, 0, problem.group_channels)
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """[O, C/groups, kh, kw] as [O, T, C/groups]."""
+    return weight.flatten(2).transpose(1, 2).contiguous()
+
+
+def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
+    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+
+
+def _map_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
+    """An empty map of x's batch and dtype, channels last where x has them so."""
+    last = x.stride(1) == 1 and x.shape[1] > 1
+    form = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(x.shape[0], channels, height, width, dtype=x.dtype, device=x.device, memory_format=form)

@@ -1,0 +1,153 @@
+"""The sizes of one call, the tiles that programs hold, and the chunks in which large calls are computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rfaconv.ops.shapes import output_size
+
+MOST_TAPS = 64
+"""Of a kernel: a program keeps all taps of its pixels in registers, and T x T float64 matrices for a channel."""
+
+MOST_FUSED_OUTPUTS = 128
+"""Of a group, that one program makes: with more, another would have to generate the same operand."""
+
+OPERAND_BYTES = 24 * 2**20
+"""Of the operand that is made for a library's product: it should still lie in the second cache (H100: 50 MB) then."""
+
+GRADIENT_BYTES = 8 * 2**20
+"""The same backward, where there are three such buffers."""
+
+
+class Problem(NamedTuple):
+    """The sizes of a call: x [batch, channels, height, width], out [batch, outputs, out_height, out_width]."""
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    outputs: int
+    out_height: int
+    out_width: int
+    groups: int
+    window: tuple[int, ...]
+    """Kernel size, stride, padding and dilation: eight numbers, each pair vertical first."""
+    last: bool
+    """Whether channels are neighbours in x's memory, rather than columns."""
+
+    @classmethod
+    def of(cls, x: Tensor, window: list[int], outputs: int = 1, groups: int = 1) -> Problem:
+        """The sizes of a call on x.
+
+        Raises:
+            ValueError: an argument is not one that the kernels take; the message names it.
+        """
+        if x.dim() != 4:
+            raise ValueError(f"input must have 4 dimensions, has {x.dim()}")
+        if len(window) != 8 or min(window[:4]) < 1 or min(window[4:6]) < 0 or min(window[6:]) < 1:
+            raise ValueError(f"window must be 8 numbers, positive but for the padding, got {window}")
+        if window[0] * window[1] > MOST_TAPS:
+            raise ValueError(f"the Triton kernels take at most {MOST_TAPS} taps, got {window[0] * window[1]}")
+        if groups < 1 or x.shape[1] % groups or outputs % groups:
+            raise ValueError(f"groups={groups} must divide {x.shape[1]} channels and {outputs} outputs")
+        size = output_size((x.shape[2], x.shape[3]), window)
+        if min(size) < 1:
+            raise ValueError("the kernel is larger than the padded input")
+        last = x.stride(1) == 1 and x.shape[1] > 1
+        return cls(*x.shape, outputs, *size, groups, tuple(window), last)
+
+    @property
+    def taps(self) -> int:
+        return self.window[0] * self.window[1]
+
+    @property
+    def plane(self) -> int:
+        """Output pixels of an image."""
+        return self.out_height * self.out_width
+
+    @property
+    def pixels(self) -> int:
+        """Output pixels of all images."""
+        return self.batch * self.plane
+
+    @property
+    def group_channels(self) -> int:
+        return self.channels // self.groups
+
+    @property
+    def group_outputs(self) -> int:
+        return self.outputs // self.groups
+
+    @property
+    def planes(self) -> tuple[int, int, int, int]:
+        """Height and width of input and output, as the kernels take them."""
+        return self.height, self.width, self.out_height, self.out_width
+
+    def operand(self, like: Tensor, pixels: int, some_channels: int) -> Tensor:
+        """An empty [groups, T, some_channels, pixels] of like's dtype, laid out as x is."""
+        if self.last:
+            return like.new_empty(self.groups, pixels, self.taps, some_channels).permute(0, 2, 3, 1)
+        return like.new_empty(self.groups, self.taps, some_channels, pixels)
+
+
+class Tile(NamedTuple):
+    """What a program holds: Q * P pixels and C channels; by how many warps."""
+
+    q: int
+    p: int
+    c: int
+    warps: int
+
+
+def element_tile(problem: Problem) -> Tile:
+    """For kernels that hold the patches of 16 channels and of some pixels; fewer of these the more taps there are.
+
+    Not tuned, as no GPU was at hand: chosen so that nothing spills (docs/kernels.md has the compiler's figures).
+    """
+    pixels = 64 if problem.taps <= 9 else 32
+    p = 16 if problem.last else 32
+    return Tile(pixels // p, p, 16, 8)
+
+
+def fused_tile(problem: Problem) -> tuple[Tile, int]:
+    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either."""
+    pixels, p = (128, 32) if problem.taps <= 9 else (64, 32)
+    outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
+    return Tile(pixels // p, p, 16, 16), outputs
+
+
+def sum_tile(problem: Problem) -> Tile:
+    """For kernels whose lanes add up, or gather, one value each."""
+    return Tile(1, 8, 16, 4) if problem.last else Tile(1, 128, 1, 4)
+
+
+class Chunk(NamedTuple):
+    """Images [first_image, first_image + images) and, of each group, some channels from first_channel on."""
+
+    first_image: int
+    images: int
+    first_channel: int
+    some_channels: int
+
+
+def chunks(problem: Problem, itemsize: int, most_bytes: int) -> Iterator[Chunk]:
+    """Whole images whose operand has at most `most_bytes`; where one image has more, some channels of one."""
+    an_image = problem.plane * problem.channels * problem.taps * itemsize
+    images = min(problem.batch, max(1, most_bytes // an_image))
+    pieces = math.ceil(an_image / most_bytes) if images == 1 else 1
+    # In tiles of 16, but all where that is not even one.
+    some = min(problem.group_channels, 16 * max(1, math.ceil(problem.group_channels / pieces) // 16))
+    for image in range(0, problem.batch, images):
+        for channel in range(0, problem.group_channels, some):
+            yield Chunk(
+                image, min(images, problem.batch - image), channel, min(some, problem.group_channels - channel)
+            )
+
+
+def gradient_bytes(x: Tensor) -> int:
+    """Of each buffer of the backward pass: a small part of x, so that a step needs little more memory than Conv2d's."""
+    return max(2**20, min(GRADIENT_BYTES, x.numel() * x.element_size() // 6))
