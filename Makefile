@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint format sanitize benchmark clean
+.PHONY: setup demo test test-slow test-gpu lint format sanitize benchmark clean
 
 setup: $(READY)
 
@@ -27,6 +27,9 @@ test: setup
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: setup  ## the Triton kernels on an NVIDIA GPU
+	$(BIN)/python -m pytest -m gpu
 
 lint: setup
 	$(BIN)/ruff check .

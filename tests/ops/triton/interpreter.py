@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from unittest import mock
 
@@ -16,7 +17,8 @@ from triton import knobs
 from triton.runtime.interpreter import InterpretedFunction
 from triton.runtime.jit import JITFunction
 
-from rfaconv.ops.triton import kernels, library
+from rfaconv.ops import dispatch
+from rfaconv.ops.triton import backend, kernels, library
 
 
 @contextmanager
@@ -49,7 +51,14 @@ def _replaced(modules: list[ModuleType], twins: dict[int, InterpretedFunction]) 
 
 @contextmanager
 def _on_the_cpu() -> Iterator[None]:
-    with torch.library._scoped_library("rfaconv", "IMPL") as added:
+    """The implementations in the place of the C++ ones, which are back when the library goes; and a backend that lets
+    CPU tensors through to them.
+    """
+    lenient = replace(dispatch._backends["triton"], declines=backend.declines_call)
+    with (
+        torch.library._scoped_library("rfaconv", "IMPL") as added,
+        mock.patch.dict(dispatch._backends, {"triton": lenient}),
+    ):
         library.register(added, "CPU", allow_override=True)
         yield
 

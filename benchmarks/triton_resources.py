@@ -1,0 +1,190 @@
+"""Registers, spills and shared memory of every Triton kernel, by compiling it ahead of time: no GPU is needed.
+
+    python benchmarks/triton_resources.py [--markdown] [--quick]
+
+The kernels are compiled with the arguments with which `rfaconv.ops.triton.launch` launches them, which is watched for that,
+and Triton's own ptxas says what they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from rfaconv.ops.shapes import flat
+from rfaconv.ops.triton import operators
+from rfaconv.ops.window import Window
+
+ARCHITECTURES = (80, 90)
+TYPES = {torch.float32: "fp32", torch.float64: "fp64", torch.bfloat16: "bf16", torch.float16: "fp16"}
+
+
+class Launch(NamedTuple):
+    """One launch of a kernel, its arguments by name."""
+
+    kernel: Any
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+
+
+class Resources(NamedTuple):
+    """What a kernel takes of an architecture."""
+
+    case: str
+    kernel: str
+    architecture: int
+    warps: int
+    registers: int
+    spilled: int
+    """Bytes of a thread, stores and loads."""
+    shared: int
+    """Bytes of a program."""
+    instructions: int
+    """Of the PTX."""
+    seconds: float
+
+
+@contextmanager
+def watched() -> Iterator[list[Launch]]:
+    """Inside, launches are written down instead of done."""
+    found: list[Launch] = []
+
+    def record(self: Any, *values: Any, grid: Any, warmup: bool, **named: Any) -> None:
+        arguments = dict(zip(self.arg_names, values, strict=False))
+        arguments |= {name: named.pop(name) for name in self.arg_names if name in named}
+        found.append(Launch(self, arguments, named))
+
+    with mock.patch.object(JITFunction, "run", record):
+        yield found
+
+
+def launches(kernel_size: int, dtype: torch.dtype, last: bool, outputs: int = 64) -> Iterator[Launch]:
+    """Those of a forward and a backward pass, by given statistics and by the batch's, each once."""
+    channels, taps = 64, kernel_size * kernel_size
+    layout = torch.channels_last if last else torch.contiguous_format
+    x = torch.empty(2, channels, 32, 32, dtype=dtype).contiguous(memory_format=layout)
+    window = flat(Window((kernel_size, kernel_size), padding=(kernel_size // 2, kernel_size // 2)))
+    weight = torch.empty(outputs, channels, kernel_size, kernel_size, dtype=dtype)
+    features = torch.empty(channels * taps, 1, kernel_size, kernel_size)
+    attention, bias, norms = torch.empty(channels, taps), torch.empty(outputs), [torch.empty(channels * taps)] * 2
+    moments = torch.empty(channels, taps * (taps + 1), dtype=torch.float64)
+    sums = (torch.empty(channels, taps, dtype=torch.float64), torch.empty(channels, taps, taps, dtype=torch.float64))
+    out = torch.empty(2, outputs, 32, 32, dtype=dtype)
+    fixed: tuple[Tensor | None, ...] = (*norms, None)
+    batch: tuple[Tensor | None, ...] = (None, None, moments)
+    line = (torch.empty(outputs), torch.empty(outputs))
+    with watched() as found:
+        operators.patch_moments(x, window)
+        for given, count in ((fixed, 0), (batch, 2048)):
+            rest = (*norms, *given, count, 1e-5, window, 1)
+            operators.rfa(x, features, attention, weight, bias, *rest, *line, 1)
+            with mock.patch.object(operators, "fuses", return_value=False):
+                operators.rfa(x, features, attention, weight, bias, *rest, *line, 1)
+            operators.rfa_backward(out, x, features, attention, weight, *rest, True)
+            operators.norm_backward(x, x, features, norms[0], *given, *sums, count, 1e-5, window)
+    seen = set()
+    for launch in found:
+        key = (launch.kernel, str(signature(launch)))
+        if key not in seen:
+            seen.add(key)
+            yield launch
+
+
+def signature(launch: Launch) -> tuple[dict[str, str], dict[str, Any], dict[tuple[int], list[list[Any]]]]:
+    """Types, constants and attributes of the arguments, as Triton's launcher finds them."""
+    types, constants, attributes = {}, {}, {}
+    declared = {parameter.name for parameter in launch.kernel.params if parameter.is_constexpr}
+    for place, name in enumerate(launch.kernel.arg_names):
+        value = launch.arguments[name]
+        if name in declared or value is None or (isinstance(value, int) and value == 1):
+            types[name], constants[name] = "constexpr", value
+            continue
+        types[name] = _type(value)
+        if isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0):
+            attributes[(place,)] = [["tt.divisibility", 16]]
+    return types, constants, attributes
+
+
+def _type(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"*{TYPES[value.dtype]}"
+    return "fp32" if isinstance(value, float) else "i32"
+
+
+def compile_launch(case: str, launch: Launch, architecture: int) -> Resources:
+    """Compile one launch; raises what Triton or ptxas raise where that fails."""
+    start = time.perf_counter()
+    source = ASTSource(launch.kernel, *signature(launch))
+    compiled = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=launch.options)
+    text = compiled.asm["ptx"]
+    said = _ptxas(text, architecture)
+    spilled = [int(number) for number in re.findall(r"(\d+) bytes spill", said)]
+    registers = re.search(r"Used (\d+) registers", said)
+    assert registers is not None, said
+    return Resources(
+        case,
+        launch.kernel.__name__,
+        architecture,
+        compiled.metadata.num_warps,
+        int(registers[1]),
+        sum(spilled),
+        compiled.metadata.shared,
+        len(re.findall(r"^\t[a-z@].*;$", text, re.MULTILINE)),
+        time.perf_counter() - start,
+    )
+
+
+def _ptxas(text: str, architecture: int) -> str:
+    name = "sm_90a" if architecture == 90 else f"sm_{architecture}"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "kernel.ptx").write_text(text)
+        command = [get_ptxas(architecture).path, "-v", f"--gpu-name={name}", "kernel.ptx", "-o", "kernel.bin"]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stderr
+
+
+CASES = {
+    "3x3 bf16 NCHW": (3, torch.bfloat16, False),
+    "3x3 bf16 channels_last": (3, torch.bfloat16, True),
+    "3x3 tf32 NCHW": (3, torch.float32, False),
+    "3x3 tf32 channels_last": (3, torch.float32, True),
+    "5x5 bf16 NCHW": (5, torch.bfloat16, False),
+    "7x7 bf16 NCHW": (7, torch.bfloat16, False),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="3x3 in bfloat16 alone")
+    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--architecture", type=int, choices=ARCHITECTURES)
+    options = parser.parse_args()
+    print("| case | kernel | sm | warps | registers | spilled bytes | shared bytes | PTX instructions |")
+    print("|---|---|---|---|---|---|---|---|")
+    for case, (kernel_size, dtype, last) in CASES.items():
+        if options.case not in (None, case) or (options.quick and "3x3 bf16" not in case):
+            continue
+        for launch in launches(kernel_size, dtype, last):
+            for architecture in ARCHITECTURES:
+                if options.architecture in (None, architecture):
+                    *shown, _ = compile_launch(case, launch, architecture)
+                    print("|", " | ".join(map(str, shown)), "|", flush=True)
+
+
+if __name__ == "__main__":
+    main()
