@@ -6,15 +6,19 @@ TRITON_INTERPRET=1 does the same for a whole process, if it is set before anythi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 from unittest import mock
+
+import numpy as np
 
 import torch
 import triton.language as tl
 from triton import knobs
-from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime import interpreter
+from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, TensorHandle
 from triton.runtime.jit import JITFunction
 
 from rfaconv.ops import dispatch
@@ -28,7 +32,7 @@ def interpreted() -> Iterator[None]:
     with mock.patch.object(knobs.runtime, "interpret", True):
         # A function is one object under several names, and tl.reduce asks which it has been given.
         twins: dict[int, InterpretedFunction] = {}
-        with _replaced(modules, twins), _on_the_cpu():
+        with _replaced(modules, twins), _patched_once(), _bfloat16(), _on_the_cpu():
             yield
 
 
@@ -47,6 +51,43 @@ def _replaced(modules: list[ModuleType], twins: dict[int, InterpretedFunction]) 
     finally:
         for module, name, value in before:
             setattr(module, name, value)
+
+
+@contextmanager
+def _patched_once() -> Iterator[None]:
+    """Triton's language as the interpreter wants it: for the whole block, not again at every call of a helper."""
+    with ExitStack() as stack:
+        for function in (kernels.tiles.attend, tl.standard.sum):
+            stack.callback(interpreter._patch_lang(function.fn).restore)
+        nothing = SimpleNamespace(restore=lambda: None)
+        stack.enter_context(mock.patch.object(interpreter, "_patch_lang", lambda function: nothing))
+        yield
+
+
+@contextmanager
+def _bfloat16() -> Iterator[None]:
+    """bfloat16 as GPUs have it. The interpreter keeps it as integers, which it multiplies as such, and rounds to zero."""
+    multiply, narrow = InterpreterBuilder.create_dot, InterpreterBuilder.create_fp_trunc
+
+    def widened(handle: TensorHandle) -> TensorHandle:
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        return TensorHandle((handle.data.astype(np.uint32) << 16).view(np.float32), tl.float32)
+
+    def create_dot(self: InterpreterBuilder, a: TensorHandle, b: TensorHandle, *rest: Any) -> TensorHandle:
+        return multiply(self, widened(a), widened(b), *rest)
+
+    def create_fp_trunc(self: InterpreterBuilder, value: TensorHandle, dtype: Any) -> TensorHandle:
+        if dtype.scalar != tl.bfloat16:
+            return narrow(self, value, dtype)
+        rounded = torch.from_numpy(value.data).bfloat16().view(torch.int16).numpy()
+        return TensorHandle(rounded.view(np.uint16), tl.bfloat16)
+
+    with (
+        mock.patch.object(InterpreterBuilder, "create_dot", create_dot),
+        mock.patch.object(InterpreterBuilder, "create_fp_trunc", create_fp_trunc),
+    ):
+        yield
 
 
 @contextmanager
