@@ -1,9 +1,9 @@
 """Registers, spills and shared memory of every Triton kernel, by compiling it ahead of time: no GPU is needed.
 
-    python benchmarks/triton_resources.py [--markdown] [--quick]
+    python benchmarks/triton_resources.py [--quick]
 
-The kernels are compiled with the arguments with which `rfaconv.ops.triton.launch` launches them, which is watched for that,
-and Triton's own ptxas says what they take.
+The kernels are compiled with the arguments with which `rfaconv.ops.triton.launch` launches them, which is watched for
+that, and Triton's own ptxas says what they take.
 """
 
 from __future__ import annotations
@@ -84,18 +84,21 @@ def launches(kernel_size: int, dtype: torch.dtype, last: bool, outputs: int = 64
     features = torch.empty(channels * taps, 1, kernel_size, kernel_size)
     attention, bias, norms = torch.empty(channels, taps), torch.empty(outputs), [torch.empty(channels * taps)] * 2
     moments = torch.empty(channels, taps * (taps + 1), dtype=torch.float64)
-    sums = (torch.empty(channels, taps, dtype=torch.float64), torch.empty(channels, taps, taps, dtype=torch.float64))
+    sums: Any = (
+        torch.empty(channels, taps, dtype=torch.float64),
+        torch.empty(channels, taps, taps, dtype=torch.float64),
+    )
     out = torch.empty(2, outputs, 32, 32, dtype=dtype)
-    fixed: tuple[Tensor | None, ...] = (*norms, None)
-    batch: tuple[Tensor | None, ...] = (None, None, moments)
-    line = (torch.empty(outputs), torch.empty(outputs))
+    fixed: Any = (*norms, None)
+    batch: Any = (None, None, moments)
+    line: Any = (torch.empty(outputs), torch.empty(outputs), 1)
     with watched() as found:
         operators.patch_moments(x, window)
         for given, count in ((fixed, 0), (batch, 2048)):
-            rest = (*norms, *given, count, 1e-5, window, 1)
-            operators.rfa(x, features, attention, weight, bias, *rest, *line, 1)
+            rest: Any = (*norms, *given, count, 1e-5, window, 1)
+            operators.rfa(x, features, attention, weight, bias, *rest, *line)
             with mock.patch.object(operators, "fuses", return_value=False):
-                operators.rfa(x, features, attention, weight, bias, *rest, *line, 1)
+                operators.rfa(x, features, attention, weight, bias, *rest, *line)
             operators.rfa_backward(out, x, features, attention, weight, *rest, True)
             operators.norm_backward(x, x, features, norms[0], *given, *sums, count, 1e-5, window)
     seen = set()

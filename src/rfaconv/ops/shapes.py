@@ -30,12 +30,12 @@ def flat(window: Window) -> list[int]:
     return [*kernel_size, *stride, *padding, *dilation]
 
 
-def _map_like(x: Tensor, channels: Any, height: Any, width: Any) -> Tensor:
-    """What the kernels return for x: its batch and dtype, and channels last where x has them so."""
+def map_like(x: Tensor, channels: Any, height: Any, width: Any) -> Tensor:
+    """An empty map as the kernels return it for x: its batch and dtype, and channels last where x has them so."""
     last = x.stride(1) == 1 and x.shape[1] > 1
-    return x.new_empty((x.shape[0], channels, height, width)).to(
-        memory_format=torch.channels_last if last else torch.contiguous_format
-    )
+    layout = torch.channels_last if last else torch.contiguous_format
+    shape = (x.shape[0], channels, height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout)
 
 
 def _fake_moments(x: Tensor, window: list[int]) -> Tensor:
@@ -44,13 +44,13 @@ def _fake_moments(x: Tensor, window: list[int]) -> Tensor:
 
 
 def _fake_moments_backward(grad: Tensor, x: Tensor, window: list[int]) -> Tensor:
-    return _map_like(x, *x.shape[1:])
+    return map_like(x, *x.shape[1:])
 
 
 def _fake_rfa(x: Tensor, feature_weight: Tensor, attention_weight: Tensor, weight: Tensor, *rest: Any) -> Any:
     moments, window = rest[5], rest[8]
     count = 0 if moments is None else feature_weight.shape[0]
-    out = _map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
+    out = map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
     return out, x.new_empty(count, dtype=torch.float32), x.new_empty(count, dtype=torch.float32)
 
 
@@ -59,7 +59,7 @@ def _fake_rfa_backward(
 ) -> Any:
     channels, taps = attention_weight.shape
     return (
-        _map_like(x, *x.shape[1:]) if rest[-1] else x.new_empty(0),
+        map_like(x, *x.shape[1:]) if rest[-1] else x.new_empty(0),
         _dense_like(attention_weight),
         _dense_like(weight),
         x.new_empty((channels, taps), dtype=torch.float64),
@@ -86,18 +86,18 @@ def _fake_survey(
 def _fake_survey_backward(
     largest: Tensor, grad_first: Tensor, grad_second: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _map_like(x, *x.shape[1:]), _dense_like(weight), _dense_like(bias)
+    return map_like(x, *x.shape[1:]), _dense_like(weight), _dense_like(bias)
 
 
 def _fake_contract(x: Tensor, *rest: Any) -> Tensor:
     weight, window = rest[4], rest[6]
-    return _map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
+    return map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
 
 
 def _fake_contract_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, first: Tensor, second: Tensor, kernel: Tensor, *rest: Any
 ) -> tuple[Tensor, ...]:
-    return _map_like(x, *x.shape[1:]), *(_dense_like(tensor) for tensor in (weight, bias, first, second, kernel))
+    return map_like(x, *x.shape[1:]), *(_dense_like(tensor) for tensor in (weight, bias, first, second, kernel))
 
 
 def _dense_like(x: Tensor) -> Tensor:

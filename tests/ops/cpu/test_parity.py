@@ -12,6 +12,7 @@ from torch import Tensor
 from rfaconv.ops.operator_call import FEWEST_VALUES
 from rfaconv.ops.window import Window
 
+
 def draw(seed: int) -> Case:
     """Shapes, window, layout, magnitude, kind of image and optional parts, all by chance."""
     choose, generator = random.Random(seed), torch.Generator().manual_seed(seed)

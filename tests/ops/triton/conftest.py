@@ -1,4 +1,4 @@
-"""Where the tests of the Triton kernels run: in Triton's interpreter on any machine, and on a GPU where there is one."""
+"""Where the tests of the Triton kernels run: in Triton's interpreter on any machine, and on a GPU if there is one."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-
 import torch
 import triton.language as tl
 from triton import knobs
@@ -60,13 +59,13 @@ def _patched_once() -> Iterator[None]:
         for function in (kernels.tiles.attend, tl.standard.sum):
             stack.callback(interpreter._patch_lang(function.fn).restore)
         nothing = SimpleNamespace(restore=lambda: None)
-        stack.enter_context(mock.patch.object(interpreter, "_patch_lang", lambda function: nothing))
+        stack.enter_context(mock.patch.object(interpreter, "_patch_lang", return_value=nothing))
         yield
 
 
 @contextmanager
 def _bfloat16() -> Iterator[None]:
-    """bfloat16 as GPUs have it. The interpreter keeps it as integers, which it multiplies as such, and rounds to zero."""
+    """bfloat16 as GPUs have it: the interpreter keeps integers, which it multiplies as such, and rounds to zero."""
     multiply, narrow = InterpreterBuilder.create_dot, InterpreterBuilder.create_fp_trunc
 
     def widened(handle: TensorHandle) -> TensorHandle:

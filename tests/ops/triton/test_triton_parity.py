@@ -1,4 +1,4 @@
-"""The Triton kernels against the float64 reference: outputs, statistics and all gradients, by both ways of contracting."""
+"""The Triton kernels against the float64 reference: outputs, statistics, all gradients, by both ways of contracting."""
 
 from __future__ import annotations
 

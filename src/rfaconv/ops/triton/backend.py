@@ -8,9 +8,8 @@ from torch import Tensor
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.operator_call import converted, declines_sizes, dtypes, run, traced_elsewhere
 from rfaconv.ops.triton import library
+from rfaconv.ops.triton.arguments import DTYPES
 from rfaconv.ops.triton.problem import MOST_TAPS
-
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def declines(call: RFACall) -> str | None:

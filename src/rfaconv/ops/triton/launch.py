@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from rfaconv.ops.triton.kernels import backward, forward, norm, sums
-from rfaconv.ops.triton.problem import Chunk, Problem, Tile, element_tile, fused_tile, sum_tile
+from rfaconv.ops.triton.problem import Chunk, Finish, Problem, Tile, element_tile, fused_tile, sum_tile
 
 A_SPLIT, MOST_SPLITS = 4096, 64
 """Pixels whose sums one program makes, until there are so many programs a channel."""
@@ -40,17 +40,16 @@ def coefficients(
 
 
 def convolve(
-    problem: Problem, x: Tensor, made: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None,
-    shift: Tensor | None, act: int, out: Tensor, centred: bool, precision: str,
-) -> None:  # fmt: skip
+    problem: Problem, x: Tensor, made: Tensor, weight: Tensor, end: Finish, out: Tensor, centred: bool, precision: str
+) -> None:
     """Fill `out`; weight is [O, T, C/groups]."""
     tile, outputs = fused_tile(problem)
     tiles = math.ceil(problem.pixels / (tile.q * tile.p))
     forward.convolve[(tiles, math.ceil(problem.group_outputs / outputs), problem.groups)](
-        x, made, weight, bias, scale, shift, out,
+        x, made, weight, end.bias, end.scale, end.shift, out,
         problem.pixels, problem.channels, problem.group_channels, problem.group_outputs, *problem.planes,
         *x.stride(), *out.stride(),
-        WINDOW=problem.window, CENTRED=centred, ACT=act, LAST=problem.last, PRECISION=precision,
+        WINDOW=problem.window, CENTRED=centred, ACT=end.act, LAST=problem.last, PRECISION=precision,
         Q=tile.q, P=tile.p, C=tile.c, O=outputs, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
 
@@ -68,17 +67,14 @@ def generate(
     )  # fmt: skip
 
 
-def finish(
-    problem: Problem, sums: Tensor, bias: Tensor | None, scale: Tensor | None, shift: Tensor | None, act: int,
-    out: Tensor, begin: int,
-) -> None:  # fmt: skip
+def finish(problem: Problem, sums: Tensor, end: Finish, out: Tensor, begin: int) -> None:
     """Write sums [O, n], of the n pixels from `begin` on, through the epilogue into `out`."""
     outputs, count = sums.shape
     o, p = (64, 16) if problem.last else (16, 64)
     forward.finish[(math.ceil(count / p), math.ceil(outputs / o))](
-        sums, bias, scale, shift, out, begin, begin + count, outputs, problem.out_height, problem.out_width,
+        sums, end.bias, end.scale, end.shift, out, begin, begin + count, outputs, problem.out_height, problem.out_width,
         *sums.stride(), *out.stride(),
-        ACT=act, O=o, P=p, num_warps=4, **OPTIONS,
+        ACT=end.act, O=o, P=p, num_warps=4, **OPTIONS,
     )  # fmt: skip
 
 

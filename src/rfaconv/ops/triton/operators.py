@@ -1,7 +1,7 @@
 """The dispatcher's operators for RFAConv on CUDA tensors (ops/operators.py has the schemas).
 
-Input, weight and gradient of the output have one dtype: float32, bfloat16 or float16. All else is float32, moments and sums
-over the batch float64. Features and attention are computed in float32, products add up in float32.
+Input, weight and gradient of the output have one dtype: float32, bfloat16 or float16. All else is float32, moments and
+sums over the batch float64. Features and attention are computed in float32, products add up in float32.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from rfaconv.ops.epilogue import ACTS
+from rfaconv.ops.shapes import map_like
 from rfaconv.ops.triton import launch
+from rfaconv.ops.triton.arguments import check_map, check_statistics, dense, problem_of
 from rfaconv.ops.triton.precision import convolution_allows_tf32, products_as_convolutions
 from rfaconv.ops.triton.problem import (
     MOST_FUSED_OUTPUTS,
     OPERAND_BYTES,
     Chunk,
+    Finish,
     Problem,
     chunks,
     gradient_bytes,
@@ -22,12 +26,10 @@ from rfaconv.ops.triton.problem import (
 
 Maybe = Tensor | None
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
 
 def patch_moments(x: Tensor, window: list[int]) -> Tensor:
     """Sums over all patches of x of the taps and of their products, [C, T + T*T] in float64."""
-    problem = _problem(x, window)
+    problem = problem_of(x, window)
     if problem.pixels == 0:
         return x.new_zeros(problem.channels, problem.taps * (problem.taps + 1), dtype=torch.float64)
     return launch.add_products(problem, x, None, None, _whole(problem), torch.float64)
@@ -35,12 +37,13 @@ def patch_moments(x: Tensor, window: list[int]) -> Tensor:
 
 def patch_moments_backward(grad: Tensor, x: Tensor, window: list[int]) -> Tensor:
     """The gradient of x from that of its moments. A product's share goes to both its factors."""
-    problem = _problem(x, window)
+    problem = problem_of(x, window)
     channels, taps = problem.channels, problem.taps
+    (grad,) = dense(problem, x, moments=grad)
     first, second = grad.split([taps, taps * taps], 1)
     second = second.view(channels, taps, taps)
     made = torch.cat([(second + second.mT).reshape(channels, -1), first], 1).T.float().contiguous()
-    grad_x = _map_like(x, channels, problem.height, problem.width)
+    grad_x = map_like(x, channels, problem.height, problem.width)
     _go_back(problem, x, made, grad_x, add=False)
     return grad_x
 
@@ -51,13 +54,16 @@ def rfa(
     scale: Maybe, shift: Maybe, act: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """The convolution, and the batch's mean and variance where there are moments."""
-    problem = _problem(x, window, weight, groups)
-    made, batch_mean, batch_var = launch.coefficients(
-        *_dense(feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments), count, eps
+    problem = problem_of(x, window, weight, groups)
+    made, batch_mean, batch_var = _coefficients(
+        problem, x, feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps
     )
-    out = _map_like(x, problem.outputs, problem.out_height, problem.out_width)
+    bias, scale, shift = dense(problem, x, bias=bias, scale=scale, shift=shift)
+    if act not in range(len(ACTS)):
+        raise ValueError(f"act must be 0 to {len(ACTS) - 1}, got {act}")
+    out = map_like(x, problem.outputs, problem.out_height, problem.out_width)
     if problem.pixels > 0:
-        arguments = (problem, x, made, _packed(weight), *_dense(bias, scale, shift), act, out, moments is not None)
+        arguments = (problem, x, made, _packed(weight), Finish(bias, scale, shift, act), out, moments is not None)
         if fuses(problem, x.dtype):
             launch.convolve(*arguments, "tf32" if convolution_allows_tf32() else "ieee")
         else:
@@ -68,17 +74,16 @@ def rfa(
 def fuses(problem: Problem, dtype: torch.dtype) -> bool:
     """Whether to generate and multiply in one kernel rather than leave the product to cuBLAS. Not tuned.
 
-    One program must make all outputs of a group, or the operand is generated several times; and products of float32 without
-    TF32 have no tensor cores, where Triton's are slow.
+    One program must make all outputs of a group, or the operand is generated several times; and products of float32
+    without TF32 have no tensor cores, where Triton's are slow.
     """
     half = dtype != torch.float32
     return problem.group_outputs <= MOST_FUSED_OUTPUTS and (half or convolution_allows_tf32())
 
 
 def convolve_by_chunks(
-    problem: Problem, x: Tensor, made: Tensor, weight: Tensor, bias: Maybe, scale: Maybe, shift: Maybe, act: int,
-    out: Tensor, centred: bool,
-) -> None:  # fmt: skip
+    problem: Problem, x: Tensor, made: Tensor, weight: Tensor, end: Finish, out: Tensor, centred: bool
+) -> None:
     """Fill `out`, chunk of pixels by chunk: the operand into a buffer, the product by torch, the epilogue."""
     a_pixel = problem.taps * problem.channels * x.element_size()
     most = max(64, OPERAND_BYTES // a_pixel // 64 * 64)
@@ -87,7 +92,7 @@ def convolve_by_chunks(
         z = problem.operand(x, min(most, problem.pixels - begin), problem.group_channels)
         launch.generate(problem, x, made, z, begin, 0, centred, attend=True)
         sums = _product(kernel, z.flatten(1, 2), problem.last).flatten(0, 1)
-        launch.finish(problem, sums, bias, scale, shift, act, out, begin)
+        launch.finish(problem, sums, end, out, begin)
 
 
 def rfa_backward(
@@ -96,9 +101,10 @@ def rfa_backward(
     input_too: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of input (with fixed statistics), attention_weight and weight; S and D over the batch."""
-    problem = _problem(x, window, weight, groups)
-    made, _, _ = launch.coefficients(
-        *_dense(feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments), count, eps
+    problem = problem_of(x, window, weight, groups)
+    check_map("grad_out", grad_out, problem, x, outputs=True)
+    made, _, _ = _coefficients(
+        problem, x, feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps
     )
     taps, channels = problem.taps, problem.channels
     means = made[taps * (taps + 2) + 2 :] if moments is not None else None
@@ -106,7 +112,7 @@ def rfa_backward(
     grad_kernel = torch.zeros_like(kernel, dtype=torch.float32)
     grad_attention = torch.zeros(channels, taps, device=x.device, dtype=torch.float64)
     products = torch.zeros(channels, taps + taps * taps, device=x.device, dtype=torch.float64)
-    grad_x = _map_like(x, channels, problem.height, problem.width) if input_too else x.new_empty(0)
+    grad_x = map_like(x, channels, problem.height, problem.width) if input_too else x.new_empty(0)
     for chunk in _chunks(problem, x):
         last = chunk.first_channel + chunk.some_channels
         upstream = grad_out[chunk.first_image : chunk.first_image + chunk.images].transpose(0, 1)
@@ -136,14 +142,31 @@ def norm_backward(
     grad_x: Tensor, x: Tensor, feature_weight: Tensor, norm_weight: Maybe, mean: Maybe, var: Maybe, moments: Maybe,
     sum_: Tensor, outer: Tensor, count: int, eps: float, window: list[int],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """From S and D: gradients of feature_weight, norm_weight and norm_bias; grad_x gains what the batch's go back by."""
-    problem = _problem(x, window)
-    filters, *rest = _dense(feature_weight, norm_weight, mean, var, moments)
-    assert filters is not None
-    grads, made = launch.differentiate_norm(filters, *rest, count, eps, sum_.contiguous(), outer.contiguous())
+    """From S and D: gradients of feature_weight, norm_weight and norm_bias; grad_x gains what goes by the batch."""
+    problem = problem_of(x, window)
+    check_statistics(mean, var, moments, count)
+    feature_weight, norm_weight, mean, var, moments, sum_, outer = dense(
+        problem, x, feature_weight=feature_weight, norm_weight=norm_weight, mean=mean, var=var, moments=moments,
+        sum=sum_, outer=outer,
+    )  # fmt: skip
+    grads, made = launch.differentiate_norm(feature_weight, norm_weight, mean, var, moments, count, eps, sum_, outer)
     if moments is not None and grad_x.numel() > 0 and problem.pixels > 0:
+        check_map("grad_x", grad_x, problem, x)
         _go_back(problem, x, made, grad_x, add=True)
     return grads
+
+
+def _coefficients(
+    problem: Problem, x: Tensor, feature_weight: Tensor, attention_weight: Tensor, norm_weight: Maybe,
+    norm_bias: Maybe, mean: Maybe, var: Maybe, moments: Maybe, count: int, eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """`launch.coefficients` of checked arguments."""
+    check_statistics(mean, var, moments, count)
+    feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments = dense(
+        problem, x, feature_weight=feature_weight, attention_weight=attention_weight, norm_weight=norm_weight,
+        norm_bias=norm_bias, mean=mean, var=var, moments=moments,
+    )  # fmt: skip
+    return launch.coefficients(feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps)
 
 
 def _go_back(problem: Problem, x: Tensor, made: Tensor, grad_x: Tensor, add: bool) -> None:
@@ -161,18 +184,6 @@ def _product(left: Tensor, right: Tensor, last: bool) -> Tensor:
         return torch.bmm(right.mT, left.mT).mT if last else torch.bmm(left, right)
 
 
-def _problem(x: Tensor, window: list[int], weight: Tensor | None = None, groups: int = 1) -> Problem:
-    if x.dtype not in DTYPES:
-        raise ValueError(f"the Triton kernels compute in float32, bfloat16 and float16, not in {x.dtype}")
-    if weight is None:
-        return Problem.of(x, window)
-    problem = Problem.of(x, window, weight.shape[0], groups)
-    shape = (problem.outputs, problem.group_channels, *window[:2])
-    if tuple(weight.shape) != shape or weight.dtype != x.dtype:
-        raise ValueError(f"weight must be {list(shape)} of {x.dtype}, is {list(weight.shape)} of {weight.dtype}")
-    return problem
-
-
 def _chunks(problem: Problem, x: Tensor) -> list[Chunk]:
     return [*chunks(problem, x.element_size(), gradient_bytes(x))] if problem.pixels > 0 else []
 
@@ -184,14 +195,3 @@ def _whole(problem: Problem) -> Chunk:
 def _packed(weight: Tensor) -> Tensor:
     """[O, C/groups, kh, kw] as [O, T, C/groups]."""
     return weight.flatten(2).transpose(1, 2).contiguous()
-
-
-def _dense(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
-
-
-def _map_like(x: Tensor, channels: int, height: int, width: int) -> Tensor:
-    """An empty map of x's batch and dtype, channels last where x has them so."""
-    last = x.stride(1) == 1 and x.shape[1] > 1
-    form = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(x.shape[0], channels, height, width, dtype=x.dtype, device=x.device, memory_format=form)

@@ -57,8 +57,9 @@ class Problem(NamedTuple):
         size = output_size((x.shape[2], x.shape[3]), window)
         if min(size) < 1:
             raise ValueError("the kernel is larger than the padded input")
-        last = x.stride(1) == 1 and x.shape[1] > 1
-        return cls(*x.shape, outputs, *size, groups, tuple(window), last)
+        batch, channels, height, width = x.shape
+        last = x.stride(1) == 1 and channels > 1
+        return cls(batch, channels, height, width, outputs, *size, groups, tuple(window), last)
 
     @property
     def taps(self) -> int:
@@ -92,6 +93,18 @@ class Problem(NamedTuple):
         if self.last:
             return like.new_empty(self.groups, pixels, self.taps, some_channels).permute(0, 2, 3, 1)
         return like.new_empty(self.groups, self.taps, some_channels, pixels)
+
+
+class Finish(NamedTuple):
+    """What happens to the sums [O, ...] before they are written: act((sums + bias) * scale + shift).
+
+    bias, scale and shift are [O] in float32 or None, act is a place in `rfaconv.ops.epilogue.ACTS`.
+    """
+
+    bias: Tensor | None
+    scale: Tensor | None
+    shift: Tensor | None
+    act: int
 
 
 class Tile(NamedTuple):
@@ -143,9 +156,7 @@ def chunks(problem: Problem, itemsize: int, most_bytes: int) -> Iterator[Chunk]:
     some = min(problem.group_channels, 16 * max(1, math.ceil(problem.group_channels / pieces) // 16))
     for image in range(0, problem.batch, images):
         for channel in range(0, problem.group_channels, some):
-            yield Chunk(
-                image, min(images, problem.batch - image), channel, min(some, problem.group_channels - channel)
-            )
+            yield Chunk(image, min(images, problem.batch - image), channel, min(some, problem.group_channels - channel))
 
 
 def gradient_bytes(x: Tensor) -> int:

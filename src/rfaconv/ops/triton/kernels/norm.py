@@ -62,7 +62,11 @@ def prepare(
     if moments is not None:
         taken_off = means.to(tl.float32)
         offset += scale * tl.sum(filter * taken_off.to(tl.float64), 0)
-        tl.store(coefficients + (T * (T + 2) + 2 + s) * channels + channel, taken_off, mask=inner & (t + tl.zeros_like(s) == 0))
+        tl.store(
+            coefficients + (T * (T + 2) + 2 + s) * channels + channel,
+            taken_off,
+            mask=inner & (t + tl.zeros_like(s) == 0),
+        )
         tl.store(batch_mean + feature, centre.to(tl.float32))
         tl.store(batch_var + feature, spread.to(tl.float32))
     tl.store(coefficients + (t * T + s) * channels + channel, (filter * scale).to(tl.float32), mask=inner)
