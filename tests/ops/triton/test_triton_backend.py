@@ -1,0 +1,252 @@
+"""The backend "triton" and its operators: what they decline and refuse, and as citizens of PyTorch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+from rfaconv import UserError
+from rfaconv.ops import rfa_conv2d
+from rfaconv.ops.shapes import flat
+from rfaconv.ops.triton import backend, library
+from rfaconv.ops.window import Window
+
+
+def call(
+    shape: tuple[int, int, int, int] = (2, 3, 6, 7), kernel: tuple[int, int] = (3, 3), **changes: Any
+) -> dict[str, Any]:
+    """Arguments of `rfa_conv2d`."""
+    channels, taps = shape[1], kernel[0] * kernel[1]
+    return {
+        "input": torch.randn(shape),
+        "feature_weight": torch.randn(channels * taps, 1, *kernel),
+        "attention_weight": torch.randn(channels, taps),
+        "weight": torch.randn(4, channels, *kernel),
+        "running_mean": torch.randn(channels * taps),
+        "running_var": torch.rand(channels * taps) + 0.1,
+    } | changes
+
+
+def cast(arguments: dict[str, Any], to: Any) -> dict[str, Any]:
+    return {name: value.to(to) if isinstance(value, Tensor) else value for name, value in arguments.items()}
+
+
+# ---- Declining -----------------------------------------------------------------------------------------------------
+
+
+def test_another_device_is_declined_without_loading_triton() -> None:
+    code = """
+import sys, torch, rfaconv
+layer = rfaconv.create_conv("rfa", 4, 6)
+layer(torch.randn(4, 4, 8, 8)).sum().backward()
+assert "triton" not in sys.modules
+with rfaconv.ops.use_backend("triton"):
+    try:
+        layer(torch.randn(4, 4, 8, 8))
+    except rfaconv.UserError as error:
+        print(error)
+assert "triton" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "Backend 'triton' declines this call: it runs on CUDA devices, not on 'cpu'"
+
+
+DECLINED: list[tuple[str, dict[str, Any]]] = [
+    ("it computes in float32, bfloat16 and float16, not in torch.float64", cast(call(), torch.float64)),
+    ("input is torch.bfloat16 and weight torch.float32", call(input=torch.randn(2, 3, 6, 7).bfloat16())),
+    ("it takes strided tensors, not torch.sparse_coo", call(input=torch.randn(2, 3, 6, 7).to_sparse())),
+    ("it takes at most 64 taps", call(kernel=(5, 13), padding=6)),
+    ("the input or the output is empty", call((0, 3, 6, 7))),
+    ("batch statistics of fewer than 32 values a channel", call((1, 3, 6, 7), training=True)),
+]
+
+
+@pytest.mark.parametrize(("reason", "declined"), DECLINED)
+def test_what_it_declines(reason: str, declined: dict[str, Any], device: str) -> None:
+    with pytest.raises(UserError, match=f"Backend 'triton' declines this call: {reason}"):
+        rfa_conv2d(**cast(declined, device), backend="triton")
+
+
+def test_tracing_and_transforms_are_declined(device: str) -> None:
+    arguments = cast(call(), device)
+    with pytest.raises(UserError, match="neither forward-mode derivatives nor the transforms"):
+        torch.func.vmap(lambda x: rfa_conv2d(**{**arguments, "input": x}, backend="triton"))(arguments["input"][None])
+    with pytest.raises(UserError, match="a TorchScript program runs where rfaconv is not"):
+        torch.jit.trace(lambda x: rfa_conv2d(**{**arguments, "input": x}, backend="triton"), arguments["input"])
+
+
+@pytest.mark.parametrize(
+    ("found", "version", "hip", "why"),
+    [
+        (False, "", None, "triton is not installed"),
+        (True, "3.2.0", None, "it needs triton 3.3 or later, here is 3.2.0"),
+        (True, "3.9.0", "7.0", "it was written for NVIDIA's GPUs"),
+        (True, "3.9.0", None, None),
+    ],
+)
+def test_what_is_missing_is_said(
+    found: bool, version: str, hip: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    triton = pytest.importorskip("triton")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if found else None)
+    monkeypatch.setattr(triton, "__version__", version)
+    monkeypatch.setattr(torch.version, "hip", hip)
+    monkeypatch.setattr(library, "missing", library.missing.__wrapped__)
+    reason = library.missing()
+    assert (reason is None) if why is None else str(reason).startswith(why)
+    assert backend.says().startswith("Triton kernels" if why is None else f"not here: {why}")
+
+
+# ---- The operators -------------------------------------------------------------------------------------------------
+
+WINDOWS = {"3x3": Window((3, 3), padding=(1, 1)), "asymmetric": Window((3, 2), (2, 1), (1, 1), (1, 2))}
+OPERATORS = [
+    "patch_moments",
+    "patch_moments_backward",
+    "rfa",
+    "rfa by moments",
+    "rfa_backward",
+    "rfa_backward by moments",
+    "norm_backward",
+    "norm_backward by moments",
+]
+
+
+def function(operator: str) -> Any:
+    return getattr(torch.ops.rfaconv, operator.partition(" ")[0])
+
+
+def named(operator: str, window: Window, device: str, batch: int = 2, learns: bool = False) -> dict[str, Any]:
+    """The operator's arguments by name, random; with `learns`, what it is differentiated by requires gradients."""
+    (kh, kw), channels, outputs = window.kernel_size, 2, 4
+    taps, features = kh * kw, channels * kh * kw
+    x = torch.randn(batch, channels, 5, 6, device=device)
+    if window.stride != (1, 1):
+        x = x.contiguous(memory_format=torch.channels_last)
+    height, width = torch.nn.functional.conv2d(x, torch.ones(1, 2, kh, kw, device=device), None, *window[1:]).shape[2:]
+
+    def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(shape, device=device, dtype=dtype)
+
+    given: dict[str, Any] = {
+        "input": x,
+        "feature_weight": draw(features, 1, kh, kw),
+        "attention_weight": draw(channels, taps),
+        "weight": draw(outputs, channels, kh, kw),
+        "bias": draw(outputs),
+        "norm_weight": draw(features),
+        "norm_bias": draw(features),
+    }
+    if learns:
+        given = {name: tensor.requires_grad_() for name, tensor in given.items()}
+    moments = "moments" in operator and not operator.startswith("patch")
+    given |= {
+        "mean": None if moments else draw(features),
+        "var": None if moments else draw(features).abs() + 0.1,
+        "moments": torch.ops.rfaconv.patch_moments(x.detach(), flat(window)) if moments else None,
+        "count": max(1, batch * height * width) if moments else 0,
+        "eps": 1e-5,
+        "window": flat(window),
+        "groups": 1,
+        "scale": None,
+        "shift": None,
+        "act": 0,
+        "grad": draw(channels, taps + taps * taps, dtype=torch.float64),
+        "grad_out": draw(batch, outputs, height, width),
+        "grad_x": torch.randn_like(x),
+        "sum": draw(channels, taps, dtype=torch.float64),
+        "outer": draw(channels, taps, taps, dtype=torch.float64),
+        "input_too": True,
+    }
+    return {argument.name: given[argument.name] for argument in function(operator).default._schema.arguments}
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_opcheck(operator: str, device: str) -> None:
+    learns = operator in ("patch_moments", "rfa", "rfa by moments")
+    arguments = named(operator, WINDOWS["3x3"], device, learns=learns)
+    torch.library.opcheck(function(operator), tuple(arguments.values()))
+
+
+@pytest.mark.parametrize("batch", [2, 0])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_fakes_say_the_real_sizes_dtypes_and_strides(operator: str, batch: int, device: str) -> None:
+    for window in WINDOWS.values():
+        arguments = named(operator, window, device, batch)
+        with FakeTensorMode() as mode:
+            fakes = tree_leaves(function(operator)(**tree_map_only(Tensor, mode.from_tensor, arguments)))
+        real = tree_leaves(function(operator)(**arguments))
+        found, wanted = ([(t.shape, t.dtype, t.stride()) for t in some] for some in (fakes, real))
+        assert found == wanted
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_wrong_tensors_are_refused_before_a_kernel_reads_them(operator: str, device: str) -> None:
+    arguments = named(operator, WINDOWS["3x3"], device)
+    for name, value in arguments.items():
+        # Any map is an input, of its own size, where nothing else has the batch or the channels.
+        if not isinstance(value, Tensor) or operator == "patch_moments":
+            continue
+        grown = torch.zeros([size + 1 for size in value.shape], dtype=value.dtype, device=device)
+        for wrong in (grown, value.to(torch.int64), value[None]):
+            with pytest.raises((ValueError, RuntimeError)):
+                function(operator)(**{**arguments, name: wrong})
+
+
+@pytest.mark.parametrize(
+    "window", [[], [3, 3, 1, 1, 0, 0, 1], [0, 3, 1, 1, 0, 0, 1, 1], [3, 3, 1, 0, 0, 0, 1, 1], [9, 9, 1, 1, 0, 0, 1, 1]]
+)
+def test_wrong_windows_are_refused(window: list[int], device: str) -> None:
+    with pytest.raises((ValueError, RuntimeError)):
+        torch.ops.rfaconv.patch_moments(torch.randn(2, 2, 20, 20, device=device), window)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_autocast_computes_in_its_dtype(training: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Autocast for CUDA cannot be switched on without a GPU: the interpreter is told it is."""
+    arguments = cast(call(training=training), device)
+    seen = []
+    monkeypatch.setattr(backend, "run", lambda given: seen.append(given) or given.input)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
+    assert rfa_conv2d(**arguments, backend="triton").dtype == torch.bfloat16
+    assert (seen[0].input.dtype, seen[0].weight.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert (seen[0].feature_weight.dtype, seen[0].running_var.dtype) == (torch.float32, torch.float32)
+    if training:  # it is the layer's own that is to be updated
+        assert seen[0].running_var is arguments["running_var"]
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
+def test_memory_layout_of_the_input_changes_nothing(backward: bool, device: str) -> None:
+    arguments = cast(call(training=True), device)
+    views = {
+        "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+        "every other column": lambda x: torch.stack([x, x + 1], -1).flatten(3)[..., ::2],
+        "channels first of all": lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+        "negated when read": lambda x: torch.complex(x, -x).conj().imag,
+    }
+
+    def found(x: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        running = {name: arguments[name].clone() for name in ("running_mean", "running_var")}
+        out = rfa_conv2d(**{**arguments, **running, "input": x}, padding=1, backend="triton")
+        return torch.autograd.grad(out.sin().sum(), x)[0] if backward else out.detach()
+
+    plain = found(arguments["input"])
+    for name, view in views.items():
+        torch.testing.assert_close(found(view(arguments["input"])), plain, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_nan_and_inf_come_out_where_the_reference_has_them(device: str) -> None:
+    for name, value in (("input", torch.inf), ("input", torch.nan), ("feature_weight", torch.nan)):
+        broken = call()
+        broken[name].flatten()[5] = value
+        ours, plain = (rfa_conv2d(**cast(broken, device), backend=backend) for backend in ("triton", "reference"))
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4, equal_nan=True)
