@@ -92,15 +92,16 @@ def launches(kernel_size: int, dtype: torch.dtype, last: bool, outputs: int = 64
     fixed: Any = (*norms, None)
     batch: Any = (None, None, moments)
     line: Any = (torch.empty(outputs), torch.empty(outputs), 1)
+    ops: Any = operators
     with watched() as found:
-        operators.patch_moments(x, window)
+        ops.patch_moments(x, window)
         for given, count in ((fixed, 0), (batch, 2048)):
             rest: Any = (*norms, *given, count, 1e-5, window, 1)
-            operators.rfa(x, features, attention, weight, bias, *rest, *line)
+            ops.rfa(x, features, attention, weight, bias, *rest, *line)
             with mock.patch.object(operators, "fuses", return_value=False):
-                operators.rfa(x, features, attention, weight, bias, *rest, *line)
-            operators.rfa_backward(out, x, features, attention, weight, *rest, True)
-            operators.norm_backward(x, x, features, norms[0], *given, *sums, count, 1e-5, window)
+                ops.rfa(x, features, attention, weight, bias, *rest, *line)
+            ops.rfa_backward(out, x, features, attention, weight, *rest, True)
+            ops.norm_backward(x, x, features, norms[0], *given, *sums, count, 1e-5, window)
     seen = set()
     for launch in found:
         key = (launch.kernel, str(signature(launch)))

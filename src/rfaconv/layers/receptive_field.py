@@ -22,7 +22,7 @@ from rfaconv.layers.folding import has_call_hooks, has_fixed_statistics, is_hook
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.cpu import gated
 from rfaconv.ops.cpu.gated import Features, batch_statistics
-from rfaconv.ops.dispatch import compute, preferred_backend
+from rfaconv.ops.dispatch import compute, preferred_backend, takes
 from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.stages import contract, fold_batch_norm, generate, output_size, update_running
 from rfaconv.ops.window import Window
@@ -161,8 +161,6 @@ class RFAConv(ReceptiveFieldConv2d):
             return super()._convolve(x, epilogue)
         norm = cast("nn.BatchNorm2d | nn.SyncBatchNorm", features.norm)
         group = _processes(norm)
-        if group is not None and x.device.type != "cpu":
-            return super()._convolve(x, epilogue)  # where SyncBatchNorm itself can run
         call = RFACall(
             x,
             features.weight,
@@ -174,7 +172,7 @@ class RFAConv(ReceptiveFieldConv2d):
             norm.running_mean,
             norm.running_var,
             norm.training,
-            _count_batch(norm),
+            0.0,
             norm.eps,
             self.window,
             self.groups,
@@ -182,7 +180,11 @@ class RFAConv(ReceptiveFieldConv2d):
             group,
         )
         # The process's choice, where there is one, is for the layers too: a benchmark or a counter relies on it.
-        return compute(call, self.backend if preferred_backend() == "auto" else None)
+        backend = self.backend if preferred_backend() == "auto" else None
+        if group is not None and x.device.type != "cpu" and not takes(backend, call):
+            return super()._convolve(x, epilogue)  # where SyncBatchNorm itself can run
+        call = call._replace(momentum=_count_batch(norm))
+        return compute(call, backend)
 
 
 class RFCBAMConv(ReceptiveFieldConv2d):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from rfaconv import UserError
-from rfaconv.ops import rfa_conv2d
+from rfaconv import UserError, create_conv
+from rfaconv.ops import rfa_conv2d, use_backend
 from rfaconv.ops.shapes import flat
 from rfaconv.ops.triton import backend, library
 from rfaconv.ops.window import Window
@@ -41,18 +42,19 @@ def cast(arguments: dict[str, Any], to: Any) -> dict[str, Any]:
 # ---- Declining -----------------------------------------------------------------------------------------------------
 
 
-def test_another_device_is_declined_without_loading_triton() -> None:
+def test_another_device_is_declined_without_loading_the_kernels() -> None:
+    # triton itself may be there: torch.utils.flop_counter imports it.
     code = """
 import sys, torch, rfaconv
 layer = rfaconv.create_conv("rfa", 4, 6)
 layer(torch.randn(4, 4, 8, 8)).sum().backward()
-assert "triton" not in sys.modules
 with rfaconv.ops.use_backend("triton"):
     try:
         layer(torch.randn(4, 4, 8, 8))
     except rfaconv.UserError as error:
         print(error)
-assert "triton" not in sys.modules
+assert "rfaconv.ops.triton.backend" in sys.modules
+assert "rfaconv.ops.triton.kernels" not in sys.modules
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "Backend 'triton' declines this call: it runs on CUDA devices, not on 'cpu'"
@@ -74,12 +76,14 @@ def test_what_it_declines(reason: str, declined: dict[str, Any], device: str) ->
         rfa_conv2d(**cast(declined, device), backend="triton")
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
 def test_tracing_and_transforms_are_declined(device: str) -> None:
     arguments = cast(call(), device)
     with pytest.raises(UserError, match="neither forward-mode derivatives nor the transforms"):
         torch.func.vmap(lambda x: rfa_conv2d(**{**arguments, "input": x}, backend="triton"))(arguments["input"][None])
-    with pytest.raises(UserError, match="a TorchScript program runs where rfaconv is not"):
-        torch.jit.trace(lambda x: rfa_conv2d(**{**arguments, "input": x}, backend="triton"), arguments["input"])
+    layer = create_conv("rfa", 3, 4).to(device)
+    with use_backend("triton"), pytest.raises(UserError, match="a TorchScript program runs where rfaconv is not"):
+        torch.jit.trace(layer, arguments["input"])
 
 
 @pytest.mark.parametrize(
@@ -208,14 +212,23 @@ def test_wrong_windows_are_refused(window: list[int], device: str) -> None:
         torch.ops.rfaconv.patch_moments(torch.randn(2, 2, 20, 20, device=device), window)
 
 
+@pytest.fixture
+def _autocast() -> Iterator[None]:
+    """As `torch.autocast("cuda", torch.bfloat16)`, which refuses to be switched on without a GPU."""
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    torch.set_autocast_enabled("cuda", True)
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    yield
+    torch.set_autocast_enabled("cuda", before[0])
+    torch.set_autocast_dtype("cuda", before[1])
+
+
+@pytest.mark.usefixtures("_autocast")
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
 def test_autocast_computes_in_its_dtype(training: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Autocast for CUDA cannot be switched on without a GPU: the interpreter is told it is."""
     arguments = cast(call(training=training), device)
     seen = []
     monkeypatch.setattr(backend, "run", lambda given: seen.append(given) or given.input)
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
-    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.bfloat16)
     assert rfa_conv2d(**arguments, backend="triton").dtype == torch.bfloat16
     assert (seen[0].input.dtype, seen[0].weight.dtype) == (torch.bfloat16, torch.bfloat16)
     assert (seen[0].feature_weight.dtype, seen[0].running_var.dtype) == (torch.float32, torch.float32)

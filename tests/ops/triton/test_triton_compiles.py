@@ -1,4 +1,4 @@
-"""Every kernel compiles ahead of time, without a GPU, for the architectures we name; and the usual ones spill nothing."""
+"""Every kernel compiles ahead of time, without a GPU, for two architectures, and the usual ones spill nothing."""
 
 from __future__ import annotations
 

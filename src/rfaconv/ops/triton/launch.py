@@ -43,7 +43,7 @@ def convolve(
     problem: Problem, x: Tensor, made: Tensor, weight: Tensor, end: Finish, out: Tensor, centred: bool, precision: str
 ) -> None:
     """Fill `out`; weight is [O, T, C/groups]."""
-    tile, outputs = fused_tile(problem)
+    tile, outputs = fused_tile(problem, centred)
     tiles = math.ceil(problem.pixels / (tile.q * tile.p))
     forward.convolve[(tiles, math.ceil(problem.group_outputs / outputs), problem.groups)](
         x, made, weight, end.bias, end.scale, end.shift, out,

@@ -1,6 +1,6 @@
 """The operators' implementations for CUDA: why they may not be there, and their registration.
 
-Nothing here imports triton before a call needs it: that takes longer than `import torch` itself.
+Nothing here imports triton, or the kernels, before a call on a GPU needs them.
 """
 
 from __future__ import annotations

@@ -132,9 +132,9 @@ def rfa_backward(
     return (
         grad_x,
         grad_attention.float(),
-        grad_kernel.transpose(2, 3).reshape(weight.shape).to(weight.dtype),
+        grad_kernel.transpose(2, 3).reshape(weight.shape).to(weight.dtype).contiguous(),
         products[:, :taps].contiguous(),
-        products[:, taps:].reshape(channels, taps, taps),
+        products[:, taps:].reshape(channels, taps, taps).contiguous(),
     )
 
 
@@ -145,13 +145,14 @@ def norm_backward(
     """From S and D: gradients of feature_weight, norm_weight and norm_bias; grad_x gains what goes by the batch."""
     problem = problem_of(x, window)
     check_statistics(mean, var, moments, count)
+    if grad_x.numel() > 0:  # else nobody wants it
+        check_map("grad_x", grad_x, problem, x)
     feature_weight, norm_weight, mean, var, moments, sum_, outer = dense(
         problem, x, feature_weight=feature_weight, norm_weight=norm_weight, mean=mean, var=var, moments=moments,
         sum=sum_, outer=outer,
     )  # fmt: skip
     grads, made = launch.differentiate_norm(feature_weight, norm_weight, mean, var, moments, count, eps, sum_, outer)
     if moments is not None and grad_x.numel() > 0 and problem.pixels > 0:
-        check_map("grad_x", grad_x, problem, x)
         _go_back(problem, x, made, grad_x, add=True)
     return grads
 

@@ -126,11 +126,14 @@ def element_tile(problem: Problem) -> Tile:
     return Tile(pixels // p, p, 16, 8)
 
 
-def fused_tile(problem: Problem) -> tuple[Tile, int]:
-    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either."""
-    pixels, p = (128, 32) if problem.taps <= 9 else (64, 32)
+def fused_tile(problem: Problem, centred: bool) -> tuple[Tile, int]:
+    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either.
+
+    With 16 warps a thread of the kernel has 128 registers; patches that are centred take more of them.
+    """
+    pixels = 128 if problem.taps <= 9 and not centred else 64
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
-    return Tile(pixels // p, p, 16, 16), outputs
+    return Tile(pixels // 32, 32, 16, 16), outputs
 
 
 def sum_tile(problem: Problem) -> Tile:

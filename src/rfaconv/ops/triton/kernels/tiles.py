@@ -23,18 +23,15 @@ import triton.language as tl
 @triton.jit
 def channel_index(C: tl.constexpr, LAST: tl.constexpr):
     """0 to C-1 as [1, C, 1] or [1, 1, C]."""
-    if LAST:
-        return tl.arange(0, C)[None, None, :]
-    return tl.arange(0, C)[None, :, None]
+    index = tl.arange(0, C)
+    return index[None, None, :] if LAST else index[None, :, None]
 
 
 @triton.jit
 def pixel_index(Q: tl.constexpr, P: tl.constexpr, LAST: tl.constexpr):
     """0 to Q*P-1 as [Q, 1, P] or [Q, P, 1]."""
     index = tl.arange(0, Q)[:, None] * P + tl.arange(0, P)[None, :]
-    if LAST:
-        return index[:, :, None]
-    return index[:, None, :]
+    return index[:, :, None] if LAST else index[:, None, :]
 
 
 @triton.jit
