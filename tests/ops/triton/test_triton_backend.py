@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -87,25 +88,40 @@ def test_tracing_and_transforms_are_declined(device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "version", "hip", "why"),
+    ("version", "hip", "why"),
     [
-        (False, "", None, "triton is not installed"),
-        (True, "3.2.0", None, "it needs triton 3.3 or later, here is 3.2.0"),
-        (True, "3.9.0", "7.0", "it was written for NVIDIA's GPUs"),
-        (True, "3.9.0", None, None),
+        (None, None, "triton is not installed"),
+        ("3.2.0", None, "it needs triton 3.3 or later, here is 3.2.0"),
+        ("3.9.0", "7.0", "it was written for NVIDIA's GPUs"),
+        ("3.9.0", None, None),
     ],
 )
 def test_what_is_missing_is_said(
-    found: bool, version: str, hip: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch
+    version: str | None, hip: str | None, why: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    triton = pytest.importorskip("triton")
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if found else None)
-    monkeypatch.setattr(triton, "__version__", version)
+    def installed(name: str) -> str:
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version
+
+    monkeypatch.setattr(importlib.metadata, "version", installed)
     monkeypatch.setattr(torch.version, "hip", hip)
-    monkeypatch.setattr(library, "missing", library.missing.__wrapped__)
-    reason = library.missing()
-    assert (reason is None) if why is None else str(reason).startswith(why)
+    monkeypatch.setattr(library, "MISSING", library._missing())
+    assert (library.MISSING is None) if why is None else str(library.MISSING).startswith(why)
     assert backend.says().startswith("Triton kernels" if why is None else f"not here: {why}")
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
+def test_compiles_as_one_graph_forward_and_backward(training: bool, device: str) -> None:
+    layer, x = create_conv("rfa", 2, 3).train(training).to(device), torch.randn(2, 2, 5, 6, device=device)
+
+    def step(module: Any) -> list[Tensor]:
+        out = module(x)
+        return [out.detach(), *torch.autograd.grad(out.sin().sum(), [*layer.parameters()])]
+
+    with use_backend("triton"):
+        compiled = step(torch.compile(layer, backend="aot_eager", fullgraph=True))
+        torch.testing.assert_close(compiled, step(layer), rtol=1e-4, atol=1e-5)
 
 
 # ---- The operators -------------------------------------------------------------------------------------------------

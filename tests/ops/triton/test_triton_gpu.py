@@ -1,6 +1,6 @@
-"""What only a GPU can show of the backend "triton": graphs, compilation, memory, determinism, mixed precision in training.
+"""What only a GPU can show of the backend "triton": graphs, memory, determinism, mixed precision in training.
 
-Run it with `make test-gpu`, which runs the other tests of this folder there too. For errors of memory and races, on a GPU:
+Run it with `make test-gpu`, which runs the other tests of this folder there too. For errors of memory and races:
 
     compute-sanitizer --tool memcheck .venv/bin/python -m pytest -m gpu tests/ops/triton/test_triton_parity.py
     compute-sanitizer --tool racecheck .venv/bin/python -m pytest -m gpu tests/ops/triton/test_triton_parity.py

@@ -32,13 +32,13 @@ def declines_call(call: RFACall) -> str | None:
         return f"it takes strided tensors, not {x.layout}"
     if call.window.taps > MOST_TAPS:
         return f"it takes at most {MOST_TAPS} taps"
-    return declines_sizes(call) or traced_elsewhere() or library.missing()
+    return declines_sizes(call) or traced_elsewhere() or library.MISSING
 
 
 def says() -> str:
     """One line for `rfaconv info`."""
-    if reason := library.missing():
-        return f"not here: {reason}"
+    if library.MISSING is not None:
+        return f"not here: {library.MISSING}"
     where = "" if torch.cuda.is_available() else "; this machine has none"
     return f"Triton kernels: float32, bfloat16 and float16 on NVIDIA GPUs{where}"
 

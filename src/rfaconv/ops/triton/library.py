@@ -5,9 +5,8 @@ Nothing here imports triton, or the kernels, before a call on a GPU needs them.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib.metadata
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,26 +19,28 @@ OLDEST = (3, 3)
 """Triton before that has no tuples of blocks."""
 
 
-@cache
-def missing() -> str | None:
-    """Why the kernels cannot run in this installation, as half a sentence, or None."""
+def _missing() -> str | None:
     if torch.version.hip is not None:
         return "it was written for NVIDIA's GPUs and never run on others"
-    if importlib.util.find_spec("triton") is None:
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
         return "triton is not installed (pip install triton)"
-    from triton import __version__
-
-    if tuple(int(part) for part in __version__.split(".")[:2]) < OLDEST:
-        return f"it needs triton {OLDEST[0]}.{OLDEST[1]} or later, here is {__version__}"
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        return f"it needs triton {OLDEST[0]}.{OLDEST[1]} or later, here is {version}"
     return None
 
 
-@cache
+# At import, because torch.compile can trace a name, not the search for a package.
+MISSING = _missing()
+"""Why the kernels cannot run in this installation, as half a sentence; None if they can."""
+
+
 def too_old(device: torch.device) -> str | None:
     """Why the kernels cannot run on this GPU, as half a sentence, or None."""
-    major, minor = torch.cuda.get_device_capability(device)
-    if major < 8:
-        return f"it needs a GPU of compute capability 8.0 or later, this one has {major}.{minor}"
+    properties = torch.cuda.get_device_properties(device)  # which torch.compile knows to be constant
+    if properties.major < 8:
+        return f"it needs compute capability 8.0 or later, {properties.name} has {properties.major}.{properties.minor}"
     return None
 
 
