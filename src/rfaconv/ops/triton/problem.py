@@ -129,11 +129,12 @@ def element_tile(problem: Problem) -> Tile:
 def fused_tile(problem: Problem, centred: bool) -> tuple[Tile, int]:
     """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either.
 
-    With 16 warps a thread of the kernel has 128 registers; patches that are centred take more of them.
+    With 16 warps a thread has 128 registers, with 8 twice as many: for more taps, and patches that are centred.
     """
-    pixels = 128 if problem.taps <= 9 and not centred else 64
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
-    return Tile(pixels // 32, 32, 16, 16), outputs
+    if problem.taps > 9:
+        return Tile(1, 32, 16, 8), outputs
+    return Tile(2 if centred else 4, 32, 16, 16), outputs
 
 
 def sum_tile(problem: Problem) -> Tile:
