@@ -28,6 +28,7 @@ ShapeOption: TypeAlias = Annotated[
         show_default=False,
     ),
 ]
+DtypeOption: TypeAlias = Annotated[str, typer.Option(help="float32, bfloat16 or float16: of parameters and input.")]
 ThreadsOption: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: torch's own.")]
 CsvOption: TypeAlias = Annotated[
     Path | None, typer.Option("--csv", metavar="FILE", help="Write every figure, with machine and versions.")
@@ -46,6 +47,7 @@ def layers(
     shape: ShapeOption = None,
     rounds: RoundsOption = 15,
     device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
     threads: ThreadsOption = None,
     csv: CsvOption = None,
     markdown: MarkdownOption = None,
@@ -76,10 +78,11 @@ def layers(
             shapes,
             rounds=rounds,
             device=device,
+            dtype=_dtype(dtype),
             progress=lambda where: status.update(f"measuring {where}"),
         )
     console.print(layer_table(costs))
-    facts = {**machine(), "rounds": str(rounds)}
+    facts = {**machine(), "rounds": str(rounds), "device": device, "dtype": dtype}
     _write(csv, layers_csv(costs, facts))
     _write(markdown, layers_markdown("Layers", costs, facts))
     if drawn_as is not None:
@@ -94,6 +97,8 @@ def models(
     batch: Annotated[int, typer.Option(min=1, help="Images in a batch.")] = 8,
     rounds: RoundsOption = 9,
     device: DeviceOption = "cpu",
+    dtype: DtypeOption = "float32",
+    channels_last: Annotated[bool, typer.Option(help="Lay weights out so; convolutions then compute so.")] = False,
     threads: ThreadsOption = None,
     csv: CsvOption = None,
     markdown: MarkdownOption = None,
@@ -112,7 +117,11 @@ def models(
 
     options.use_plugins(plugin)
     _use(device, threads)
-    made = {conv: create_model(model, conv) for conv in _names(convs)}
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    made = {
+        conv: create_model(model, conv).to(dtype=_dtype(dtype), memory_format=layout)  # type: ignore[call-overload]
+        for conv in _names(convs)
+    }
     with console.status("measuring") as status:
         costs = model_costs(
             made,
@@ -126,12 +135,20 @@ def models(
     console.print(f"{model}, batches of {batch} images of {size} px", highlight=False)
     console.print(model_table(costs))
     facts = {**machine(), "batch": str(batch), "size": f"{size} px", "rounds": str(rounds)}
+    facts |= {"device": device, "dtype": dtype, "layout": "channels_last" if channels_last else "NCHW"}
     _write(csv, models_csv(costs, facts))
     _write(markdown, models_markdown(f"{model} at {size} px", costs, facts))
 
 
 def _names(convs: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in convs.split(",") if name.strip()))
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name not in ("float32", "bfloat16", "float16"):
+        raise UserError(f"--dtype is float32, bfloat16 or float16, not '{name}'.")
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def _use(device: str, threads: int | None) -> None:

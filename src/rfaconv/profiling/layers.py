@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ def layer_costs(
     rounds: int = 15,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    layouts: Sequence[torch.memory_format] | None = None,
+    compiled: bool | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> list[LayerCost]:
     """Measure the layers against Conv2d, shape by shape, all layers of a shape in alternation in this process.
@@ -82,6 +85,10 @@ def layer_costs(
         rounds: timed calls of each layer and kind.
         device: "cpu" or a CUDA device.
         dtype: of parameters and input.
+        layouts: of input and weights; each layer, Conv2d too, is timed in all of them and the fastest counts. Default:
+            NCHW, and on CUDA channels_last too. Memory is measured in the first.
+        compiled: whether the plain formula through torch.compile is measured too, as a layer "NAME compiled" after the
+            others of its shape. Default: on CUDA.
         progress: called with a few words at each shape.
 
     Returns:
@@ -101,13 +108,16 @@ def layer_costs(
     for shape in wanted:
         shape.check()
     device = measurable(device)
+    on_gpu = device.type == "cuda"
+    layouts = layouts or ((torch.contiguous_format, torch.channels_last) if on_gpu else (torch.contiguous_format,))
+    compiled = on_gpu if compiled is None else compiled
     costs: list[LayerCost] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(0)
         for shape in wanted:
             if progress is not None:
                 progress(str(shape))
-            costs += _costs_at(shape, convs, rounds, device, dtype)
+            costs += _costs_at(shape, convs, rounds, device, dtype, layouts, compiled)
     return costs
 
 
@@ -124,11 +134,20 @@ def geometric_means(costs: Iterable[LayerCost]) -> dict[str, LayerMean]:
     return {conv: LayerMean(*(mean(conv, kind) for kind in LayerMean._fields)) for conv in names}
 
 
+_Maker: TypeAlias = Callable[[nn.Module, Tensor], Callable[[], object]]
+
 _CONV2D = "Conv2d"  # no short name has a capital letter
+_LAST = "channels_last "
 
 
 def _costs_at(
-    shape: LayerShape, convs: Sequence[str], rounds: int, device: torch.device, dtype: torch.dtype
+    shape: LayerShape,
+    convs: Sequence[str],
+    rounds: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    layouts: Sequence[torch.memory_format],
+    compiled: bool,
 ) -> list[LayerCost]:
     place: dict[str, Any] = {"device": device, "dtype": dtype}
     arguments = (shape.in_channels, shape.out_channels, shape.kernel_size, shape.stride)
@@ -136,15 +155,58 @@ def _costs_at(
     layers |= {conv: create_conv(conv, *arguments, padding=shape.padding, **place) for conv in convs}
     x = torch.randn(shape.batch, shape.in_channels, shape.size, shape.size, **place)
 
-    forward = _with_plain({name: _inference_call(layer, x) for name, layer in layers.items()})
-    inference = alternate(forward, rounds=rounds, device=device)
-    steps = _with_plain({name: _training_call(layer, x) for name, layer in layers.items()})
-    training = alternate(steps, rounds=rounds, device=device)
-    memory = {name: peak_memory(step, device) for name, step in steps.items()}
-    blocks = {name: _training_call(_block(layer, shape, **place), x) for name, layer in layers.items()}
+    inference = _fastest(alternate(_calls(_inference_call, layers, x, layouts, compiled), rounds=rounds, device=device))
+    steps = _calls(_training_call, layers, x, layouts, compiled)
+    training = _fastest(alternate(steps, rounds=rounds, device=device))
+    memory = {name: peak_memory(step, device) for name, step in steps.items() if not name.startswith(_LAST)}
+    also = [conv for conv in convs if _compiled(conv) in steps]
+    modules = {name: _block(layer, shape, **place) for name, layer in layers.items()}
+    blocks = {name: _training_call(module, x) for name, module in modules.items()}
     blocks |= {_plain(name): _plainly(block) for name, block in blocks.items() if _plain(name) in steps}
+    blocks |= {_compiled(conv): _compiled_plainly(_training_call, modules[conv], x) for conv in also}
     block_memory = {name: peak_memory(block, device) for name, block in blocks.items()}
-    return [_cost(conv, shape, inference, training, memory, block_memory) for conv in convs]
+    return [_cost(conv, shape, inference, training, memory, block_memory) for conv in (*convs, *map(_compiled, also))]
+
+
+def _calls(
+    make: _Maker,
+    layers: Mapping[str, nn.Module],
+    x: Tensor,
+    layouts: Sequence[torch.memory_format],
+    compiled: bool,
+) -> dict[str, Callable[[], object]]:
+    """What is timed, by name: each layer in each layout, with the plain formula where that computes another way."""
+    calls: dict[str, Callable[[], object]] = {}
+    for layout in layouts:
+        mark = _LAST if layout == torch.channels_last else ""
+        moved = {name: copy.deepcopy(layer).to(memory_format=layout) for name, layer in layers.items()}
+        laid_out = x.contiguous(memory_format=layout)
+        here = _with_plain({name: make(layer, laid_out) for name, layer in moved.items()})
+        if compiled:
+            plain = [name for name in moved if _plain(name) in here]
+            here |= {_compiled(name): _compiled_plainly(make, moved[name], laid_out) for name in plain}
+        calls |= {mark + name: call for name, call in here.items()}
+    return calls
+
+
+def _fastest(times: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    """Of the layouts in which something was timed, the times of the one with the lowest median, by its name."""
+    found: dict[str, Sequence[float]] = {}
+    for marked, some in times.items():
+        name = marked.removeprefix(_LAST)
+        if name not in found or statistics.median(some) < statistics.median(found[name]):
+            found[name] = some
+    return found
+
+
+def _compiled_plainly(make: _Maker, layer: nn.Module, x: Tensor) -> Callable[[], object]:
+    """The call of a copy that torch.compile makes of the plain formula."""
+    with use_backend("reference"):  # `make` may call it
+        return _plainly(make(cast("nn.Module", torch.compile(copy.deepcopy(layer))), x))
+
+
+def _compiled(conv: str) -> str:
+    return f"{conv} compiled"
 
 
 def _cost(
