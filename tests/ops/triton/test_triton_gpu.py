@@ -46,7 +46,8 @@ def step(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 @pytest.mark.parametrize("outputs", [64, 256], ids=["fused", "by chunks"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_the_same_bits_every_time(dtype: torch.dtype, outputs: int) -> None:
+def test_the_same_bits_every_time(dtype: torch.dtype, outputs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses its own products
     model, x = block(64, outputs).to(dtype), torch.randn(8, 64, 28, 28, device="cuda", dtype=dtype)
     torch.use_deterministic_algorithms(True)
     try:

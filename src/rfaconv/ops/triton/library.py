@@ -54,7 +54,8 @@ def implementation(name: str) -> Callable[..., Any]:
         x = args[1] if name.endswith("backward") else args[0]
         if not x.is_cuda:
             return found(*args)
-        with torch.cuda.device(x.device):  # Triton launches on the current one
+        # Triton launches on the current device; and a backward pass under autocast must not cast what is float32 here.
+        with torch.cuda.device(x.device), torch.autocast("cuda", enabled=False):
             return found(*args)
 
     return run

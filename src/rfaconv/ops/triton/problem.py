@@ -121,6 +121,8 @@ def element_tile(problem: Problem) -> Tile:
 
     Not tuned, as no GPU was at hand: chosen so that nothing spills (docs/kernels.md has the compiler's figures).
     """
+    if problem.taps > 25:
+        return Tile(1, 16, 16, 8)
     pixels = 64 if problem.taps <= 9 else 32
     p = 16 if problem.last else 32
     return Tile(pixels // p, p, 16, 8)
@@ -133,7 +135,7 @@ def fused_tile(problem: Problem, centred: bool) -> tuple[Tile, int]:
     """
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
     if problem.taps > 9:
-        return Tile(1, 32, 16, 8), outputs
+        return Tile(1, 32 if problem.taps <= 25 else 16, 16, 8), outputs
     return Tile(2 if centred else 4, 32, 16, 16), outputs
 
 
