@@ -1,7 +1,8 @@
 // RFCBAMConv and RFCAConv: attentions that look at the whole map, through a survey of its features, and are two gates.
 //
 // kind 1, gates: a factor a channel and a factor a place. kind 2, lines: a factor a row and a factor a column of the map of
-// taps. The features are relu(feature_weight * x + feature_bias), the norm being folded.
+// taps. The features are relu(feature_weight . (patch - centre) + feature_bias), the norm being folded; centre [C, T], in
+// double precision, is near the mean of the patches, so that filters and bias do not cancel each other, or left out.
 #include <tuple>
 
 #include "contraction.h"
@@ -13,13 +14,26 @@ struct Features : Parameters {
   Tensor coefficients;
   Attention kind;
 
-  Features(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& window, int64_t kind_,
-           int64_t out_channels, int64_t groups)
+  Features(const Tensor& x, const Tensor& weight, const Tensor& bias, const MaybeTensor& centre_,
+           const std::vector<int64_t>& window, int64_t kind_, int64_t out_channels, int64_t groups)
       : Parameters(x, weight, std::nullopt, bias, std::nullopt, std::nullopt, std::nullopt, 0, 0.0, window, out_channels,
                    groups, Normed::no),
         kind(Attention(kind_)) {
     STD_TORCH_CHECK(kind_ == 1 || kind_ == 2, "kind must be 1 or 2");
-    coefficients = Parameters::coefficients(norm(std::nullopt), nullptr);
+    Norm folded = norm(std::nullopt);
+    if (!centre_) {
+      coefficients = Parameters::coefficients(folded, nullptr, nullptr);
+      return;
+    }
+    const int64_t taps = shape.taps();
+    const Tensor centre = dense(*centre_, "centre", {shape.channels, taps}, ScalarType::Double);
+    // What is added to the filters at 0, where the bias is what is added at the centre.
+    for (int64_t feature = 0; feature < shape.channels * taps; ++feature) {
+      const float* filter = floats(feature_weight) + feature * taps;
+      const double* at = doubles(centre) + feature / taps * taps;
+      for (int64_t s = 0; s < taps; ++s) folded.offset[feature] -= filter[s] * at[s];
+    }
+    coefficients = Parameters::coefficients(folded, nullptr, doubles(centre));
   }
 
   Tensor checked_first(const Tensor& t, const char* name) const {
@@ -38,9 +52,9 @@ struct Features : Parameters {
 // Gates: the largest and the mean feature over C, [B, T, h, w] each, and how many channels have the largest (if wanted).
 // Lines: means over the rows and the columns of the map of taps, [B, C, kh, h] and [B, C, kw, w], and nothing.
 std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor& feature_weight,
-                                                   const Tensor& feature_bias, std::vector<int64_t> window, int64_t kind,
-                                                   bool count_ties) {
-  const Features f(x, feature_weight, feature_bias, window, kind, 1, 1);
+                                                   const Tensor& feature_bias, MaybeTensor centre,
+                                                   std::vector<int64_t> window, int64_t kind, bool count_ties) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, 1, 1);
   const Shape& s = f.shape;
   const bool lines = f.kind == Attention::lines;
   const std::vector<int64_t> places = {s.batch, s.taps(), s.out_height, s.out_width};
@@ -60,8 +74,9 @@ std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor
 // each feature. Lines: from those of each feature by its row and by its column.
 std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const Tensor& grad_first_,
                                                    const Tensor& grad_second_, const Tensor& x, const Tensor& feature_weight,
-                                                   const Tensor& feature_bias, std::vector<int64_t> window, int64_t kind) {
-  const Features f(x, feature_weight, feature_bias, window, kind, 1, 1);
+                                                   const Tensor& feature_bias, MaybeTensor centre,
+                                                   std::vector<int64_t> window, int64_t kind) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, 1, 1);
   const Shape& s = f.shape;
   const int64_t c = s.channels, t = s.taps();
   const bool lines = f.kind == Attention::lines;
@@ -91,10 +106,11 @@ std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const
 
 // The features times given gates, contracted. Gates: first [B, C], second [B, T, h, w]; lines: first [B, C, kh, h], second
 // [B, C, kw, w].
-Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, const Tensor& first_,
-                      const Tensor& second_, const Tensor& weight, MaybeTensor bias, std::vector<int64_t> window,
-                      int64_t groups, int64_t kind, MaybeTensor scale, MaybeTensor shift, int64_t act) {
-  const Features f(x, feature_weight, feature_bias, window, kind, weight.size(0), groups);
+Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, MaybeTensor centre,
+                      const Tensor& first_, const Tensor& second_, const Tensor& weight, MaybeTensor bias,
+                      std::vector<int64_t> window, int64_t groups, int64_t kind, MaybeTensor scale, MaybeTensor shift,
+                      int64_t act) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, weight.size(0), groups);
   const Tensor first = f.checked_first(first_, "first"), second = f.checked_second(second_, "second");
   const Tensor kernel = dense_weight(weight, f.shape);
   const EpilogueTensors epilogue(bias, scale, shift, act, f.shape.out_channels);
@@ -103,9 +119,10 @@ Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tenso
 
 // The gradients of x, feature_weight, feature_bias, first, second and weight.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backward(
-    const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, const Tensor& first_,
-    const Tensor& second_, const Tensor& weight, std::vector<int64_t> window, int64_t groups, int64_t kind) {
-  const Features f(x, feature_weight, feature_bias, window, kind, weight.size(0), groups);
+    const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, MaybeTensor centre,
+    const Tensor& first_, const Tensor& second_, const Tensor& weight, std::vector<int64_t> window, int64_t groups,
+    int64_t kind) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, weight.size(0), groups);
   const Shape& s = f.shape;
   const Tensor first = f.checked_first(first_, "first"), second = f.checked_second(second_, "second");
   const Tensor kernel = dense_weight(weight, s);
@@ -130,17 +147,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backwa
 
 STABLE_TORCH_LIBRARY_FRAGMENT(rfaconv, m) {
   m.def(
-      "survey_features(Tensor input, Tensor feature_weight, Tensor feature_bias, int[] window, int kind, bool count_ties) "
-      "-> (Tensor, Tensor, Tensor)");
+      "survey_features(Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor? centre, int[] window, int kind, "
+      "bool count_ties) -> (Tensor, Tensor, Tensor)");
   m.def(
       "survey_backward(Tensor largest, Tensor grad_first, Tensor grad_second, Tensor input, Tensor feature_weight, "
-      "Tensor feature_bias, int[] window, int kind) -> (Tensor, Tensor, Tensor)");
+      "Tensor feature_bias, Tensor? centre, int[] window, int kind) -> (Tensor, Tensor, Tensor)");
   m.def(
-      "contract_gated(Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor first, Tensor second, Tensor weight, "
-      "Tensor? bias, int[] window, int groups, int kind, Tensor? scale, Tensor? shift, int act) -> Tensor");
+      "contract_gated(Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor? centre, Tensor first, "
+      "Tensor second, Tensor weight, Tensor? bias, int[] window, int groups, int kind, Tensor? scale, Tensor? shift, "
+      "int act) -> Tensor");
   m.def(
-      "contract_gated_backward(Tensor grad_out, Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor first, "
-      "Tensor second, Tensor weight, int[] window, int groups, int kind) "
+      "contract_gated_backward(Tensor grad_out, Tensor input, Tensor feature_weight, Tensor feature_bias, "
+      "Tensor? centre, Tensor first, Tensor second, Tensor weight, int[] window, int groups, int kind) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfaconv.ops.cpu.gated import Survey
+from rfaconv.ops.gated import Survey
 from rfaconv.ops.stages import from_map, tap_softmax, to_map, window_mean
 from rfaconv.ops.window import Window
 
@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
 
 class GatedAttention(Attention):
-    """An attention that is a product of two gates, made of a survey of the features (`rfaconv.ops.cpu.gated` has the
+    """An attention that is a product of two gates, made of a survey of the features (`rfaconv.ops.gated` has the
     shapes of both): kernels can compute it without ever holding the features."""
 
     survey: Survey | None = None
@@ -160,8 +160,9 @@ class ChannelSpatialAttention(GatedAttention):
         return self.channel.weights(x).flatten(1), self.spatial.from_pooled(pooled).flatten(1, 3)
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
-        weighted = features * self.channel.weights(x)
-        return weighted * self.spatial.weights(weighted if self.spatial_sees == "weighted" else features)
+        # The channel's weights do not depend on the features, so whoever sees them raw goes first.
+        first, second = (self.channel, self.spatial) if self.spatial_sees == "weighted" else (self.spatial, self.channel)
+        return second(first(features, x, window), x, window)
 
     def extra_repr(self) -> str:
         return f"spatial_sees={self.spatial_sees!r}"

@@ -58,13 +58,13 @@ OPERATORS = [
     "norm_backward by moments",
     "survey_features of places",
     "survey_features of places and ties",
-    "survey_features of lines",
-    "survey_backward of places",
+    "survey_features of lines, centred",
+    "survey_backward of places, centred",
     "survey_backward of lines",
-    "contract_gated of places",
+    "contract_gated of places, centred",
     "contract_gated of lines",
     "contract_gated_backward of places",
-    "contract_gated_backward of lines",
+    "contract_gated_backward of lines, centred",
 ]
 every_operator = pytest.mark.parametrize("operator", OPERATORS)
 
@@ -94,6 +94,7 @@ def arguments(operator: str, sizes: Sizes, learns: bool = False) -> tuple[Any, .
         surveyed = gates = [(batch, channels, kh, height), (batch, channels, kw, width)]
     kind = 2 if "lines" in special else 1
     first, second = (fixed(*shape) for shape in gates)
+    centre = fixed(channels, taps, dtype=torch.float64) if "centred" in special else None
     statistics: tuple[Any, ...] = (fixed(channels * taps), fixed(channels * taps).abs() + 0.1, None, 0)
     if "moments" in special:
         moments = torch.ops.rfaconv.patch_moments(x.detach(), window)
@@ -115,14 +116,14 @@ def arguments(operator: str, sizes: Sizes, learns: bool = False) -> tuple[Any, .
             grad_x = torch.empty_like(x).normal_(generator=generator)
             return grad_x, x, features, norms[0], *fourth, *sums, count, 1e-5, window
         case "survey_features":
-            return x, features, norms[1], window, kind, "ties" in special
+            return x, features, norms[1], centre, window, kind, "ties" in special
         case "survey_backward":
             grads = (fixed(*shape) for shape in surveyed)
-            return fixed(*places), *grads, x, features, norms[1], window, kind
+            return fixed(*places), *grads, x, features, norms[1], centre, window, kind
         case "contract_gated":
-            return x, features, norms[1], first, second, kernel, bias, window, groups, kind, None, None, 1
+            return x, features, norms[1], centre, first, second, kernel, bias, window, groups, kind, None, None, 1
         case "contract_gated_backward":
-            return grad, x, features, norms[1], first, second, kernel, window, groups, kind
+            return grad, x, features, norms[1], centre, first, second, kernel, window, groups, kind
     raise AssertionError(operator)
 
 

@@ -18,7 +18,9 @@ from rfaconv.ops.cpu.gradients import gradients
 from rfaconv.ops.cpu.library import MOST_STRIDE, MOST_TAPS
 from rfaconv.ops.cpu.shapes import flat
 from rfaconv.ops.epilogue import ACTS, Epilogue
+from rfaconv.ops.gated import GatedCall
 from rfaconv.ops.stages import output_size, update_running
+from rfaconv.ops.window import Window
 
 FEWEST_VALUES = 32
 """With less, a gradient through batch statistics is the small difference of two large parts: the kernel adds them up
@@ -29,23 +31,49 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def declines(call: RFACall) -> str | None:
     """Why the kernel cannot take `call`, or None."""
-    x = call.input
+    if reason := _declines_tensors(call.input, call.weight, _dtypes(call), call.window):
+        return reason
+    if call.process_group is None:  # each process of a group must add its share, even if it has none
+        if reason := _declines_sizes(call.input, call.window, call.batch_statistics):
+            return reason
+    return _cannot_now()
+
+
+def declines_gated(call: GatedCall) -> str | None:
+    """Why the kernels cannot take a gated convolution, or None."""
+    dtypes = {call.input.dtype, call.feature_weight.dtype, call.weight.dtype}
+    return (
+        _declines_tensors(call.input, call.weight, dtypes, call.window)
+        or _declines_sizes(call.input, call.window, call.batch_statistics)
+        or _cannot_now()
+    )
+
+
+def _declines_tensors(x: Tensor, weight: Tensor, dtypes: set[torch.dtype], window: Window) -> str | None:
     if not x.is_cpu:
         return f"it runs on the CPU, not on '{x.device.type}'"
-    for dtype in _dtypes(call):
+    for dtype in dtypes:
         if dtype not in DTYPES:
             return f"it computes in float32, not in {dtype}"
-    if x.dtype != call.weight.dtype and not torch.is_autocast_enabled("cpu"):
-        return f"input is {x.dtype} and weight {call.weight.dtype}"
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):
+        return f"input is {x.dtype} and weight {weight.dtype}"
     if x.layout != torch.strided:
         return f"it takes strided tensors, not {x.layout}"
-    if call.window.taps > MOST_TAPS or call.window.stride[1] > MOST_STRIDE:
+    if window.taps > MOST_TAPS or window.stride[1] > MOST_STRIDE:
         return f"it takes at most {MOST_TAPS} taps and a stride of {MOST_STRIDE}"
-    if call.process_group is None:  # each process of a group must add its share, even if it has none
-        if x.numel() == 0 or min(output_size(x, call.window)) < 1:
-            return "the input or the output is empty"
-        if call.batch_statistics and _count(call) < FEWEST_VALUES:
-            return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
+    return None
+
+
+def _declines_sizes(x: Tensor, window: Window, batch_statistics: bool) -> str | None:
+    if x.numel() == 0 or min(output_size(x, window)) < 1:
+        return "the input or the output is empty"
+    if batch_statistics and _count(x, window) < FEWEST_VALUES:
+        return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
+    return None
+
+
+def _cannot_now() -> str | None:
+    """Why the kernels can take no call at all, or None; warns if that is because they are not there."""
     if reason := library.traced_elsewhere():
         return reason
     if library.MISSING is not None:
@@ -104,10 +132,7 @@ def _in_float32(call: RFACall) -> RFACall:
     for name, value in fields.items():
         if isinstance(value, Tensor) and not (call.batch_statistics and name.startswith("running")):
             fields[name] = value.float()
-    scale, shift, act = call.epilogue
-    fields["epilogue"] = Epilogue(
-        None if scale is None else scale.float(), None if shift is None else shift.float(), act
-    )
+    fields["epilogue"] = call.epilogue.float()
     return RFACall(**fields)
 
 
@@ -129,13 +154,13 @@ def _operator(
     )
 
 
-def _count(call: RFACall) -> int:
-    height, width = output_size(call.input, call.window)
-    return call.input.shape[0] * height * width
+def _count(x: Tensor, window: Window) -> int:
+    height, width = output_size(x, window)
+    return x.shape[0] * height * width
 
 
 def _with_batch_statistics(call: RFACall) -> Tensor:
-    count = _count(call)
+    count = _count(call.input, call.window)
     moments = torch.ops.rfaconv.patch_moments(call.input.detach(), flat(call.window))
     out, mean, var = _operator(call, None, None, moments, count, Epilogue())
     _update_running(call, mean, var, count)
@@ -176,7 +201,7 @@ class _CommonStatistics(torch.autograd.Function):
 
 def _with_common_statistics(call: RFACall) -> Tensor:
     moments = torch.ops.rfaconv.patch_moments(call.input.detach(), flat(call.window))
-    count = torch.tensor([_count(call)])
+    count = torch.tensor([_count(call.input, call.window)])
     dist.all_reduce(moments, group=call.process_group)
     dist.all_reduce(count, group=call.process_group)
     out, mean, var = _CommonStatistics.apply(call, moments, int(count), *_tensors(call))
