@@ -70,7 +70,7 @@ std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor
   return {first, second, ties};
 }
 
-// The gradients of x, feature_weight and feature_bias. Gates: from those of the largest (already shared among ties) and of
+// The gradients of x, feature_weight (D [C, T, T], in double precision) and feature_bias (S [C, T], too). Gates: from those of the largest (already shared among ties) and of
 // each feature. Lines: from those of each feature by its row and by its column.
 std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const Tensor& grad_first_,
                                                    const Tensor& grad_second_, const Tensor& x, const Tensor& feature_weight,
@@ -101,7 +101,7 @@ std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const
     run(tasks, chosen->survey_backward_scratch(s),
         [&](int64_t n, float* scratch) { chosen->survey_backward(args, scratch, n, tasks); });
   }
-  return {grad_x, narrow(outer, {c * t, 1, s.kernel_h, s.kernel_w}), narrow(sum, {c * t})};
+  return {grad_x, outer, sum};
 }
 
 // The features times given gates, contracted. Gates: first [B, C], second [B, T, h, w]; lines: first [B, C, kh, h], second
@@ -117,7 +117,7 @@ Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tenso
   return contract_features(x, f.shape, f.coefficients, kernel, epilogue.view(), {f.kind, floats(first), floats(second)});
 }
 
-// The gradients of x, feature_weight, feature_bias, first, second and weight.
+// The gradients of x, feature_weight (D), feature_bias (S), first, second and weight.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backward(
     const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, MaybeTensor centre,
     const Tensor& first_, const Tensor& second_, const Tensor& weight, std::vector<int64_t> window, int64_t groups,
@@ -138,8 +138,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backwa
   const Sums sums = differentiate(grad_out, x, f, f.coefficients, kernel, {f.kind, floats(first), floats(second)},
                                   {mutable_floats(grad_first), mutable_floats(grad_second)}, shares, true);
   return {sums.grad_x,
-          narrow(sums.outer, {s.channels * s.taps(), 1, s.kernel_h, s.kernel_w}),
-          narrow(sums.sum, {s.channels * s.taps()}),
+          sums.outer,
+          sums.sum,
           grad_first,
           first_of<float>(grad_second, sizes, parts, ScalarType::Float),
           sums.grad_weight};

@@ -161,7 +161,9 @@ class ChannelSpatialAttention(GatedAttention):
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
         # The channel's weights do not depend on the features, so whoever sees them raw goes first.
-        first, second = (self.channel, self.spatial) if self.spatial_sees == "weighted" else (self.spatial, self.channel)
+        first, second = (
+            (self.channel, self.spatial) if self.spatial_sees == "weighted" else (self.spatial, self.channel)
+        )
         return second(first(features, x, window), x, window)
 
     def extra_repr(self) -> str:
@@ -193,8 +195,8 @@ class CoordinateAttention(GatedAttention):
         both = torch.cat([rows, columns], dim=2).unsqueeze(3)
         both = F.hardswish(self.norm(self.reduce(both)))
         rows, columns = both.split([h * kh, w * kw], dim=2)
-        rows = self.expand_rows(rows).sigmoid().squeeze(3).unflatten(2, (-1, kh)).transpose(2, 3)
-        columns = self.expand_columns(columns).sigmoid().squeeze(3).unflatten(2, (-1, kw)).transpose(2, 3)
+        rows = self.expand_rows(rows).sigmoid().squeeze(3).unfold(2, kh, kh).transpose(2, 3)
+        columns = self.expand_columns(columns).sigmoid().squeeze(3).unfold(2, kw, kw).transpose(2, 3)
         return rows, columns
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:

@@ -70,21 +70,23 @@ class ReceptiveFieldFeatures(nn.Module):
 
         Does to the norm what calling it would do.
         """
-        norm, weight = self.norm, self.weight.float()
+        norm = self.norm
         assert isinstance(norm, nn.BatchNorm2d)
-        mean, var, bias = norm.running_mean, norm.running_var, norm.bias
+        mean, var = norm.running_mean, norm.running_var
         if not self.batch_statistics:
             assert mean is not None
             assert var is not None
-            return Features(*fold_batch_norm(weight, norm.weight, bias, mean, var, norm.eps), None, self.window)
+            line = (norm.weight, norm.bias, mean, var, norm.eps)
+            return Features(*fold_batch_norm(self.weight.float(), *line), None, self.window)
+        weight = self.weight.double()
         found = batch_statistics(x.float(), weight, self.window)
         momentum = _count_batch(norm)
         if norm.training and mean is not None and var is not None:
-            update_running(mean, var, found.mean, found.var, found.count, momentum)
+            update_running(mean, var, found.mean, found.var, found.values, momentum)
         # Around their mean the filters make features of mean zero: the norm is a scale, and its bias.
         scale, _ = norm_as_line(norm.weight, None, found.mean, found.var, norm.eps)
-        bias = scale.new_zeros(scale.shape) if bias is None else bias.float()
-        return Features(weight * scale.float().view(-1, 1, 1, 1), bias, found.centre, self.window)
+        bias = weight.new_zeros(weight.shape[0]) if norm.bias is None else norm.bias.double()
+        return Features(weight * scale.view(-1, 1, 1, 1), bias, found.centre, self.window)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, taps={self.window.taps}"

@@ -30,8 +30,9 @@ KINDS = {"places": 1, "lines": 2}  # csrc/problem.h: Attention
 class Features(NamedTuple):
     """relu(weight . (patch - centre) + bias), the batch norm folded.
 
-    weight [C*T, 1, kh, kw] and bias [C*T] in float32; centre [C, T] in float64, near the mean of the patches so that
-    weight and bias do not cancel each other, or None.
+    weight [C*T, 1, kh, kw] and bias [C*T], with batch statistics in float64, because their gradient is what remains of
+    large parts; centre [C, T] in float64, near the mean of the patches so that weight and bias do not cancel each
+    other, or None.
     """
 
     weight: Tensor
@@ -62,7 +63,7 @@ def gated_conv2d(
 ) -> Tensor:
     """The convolution of the features, weighed by what `gates` makes of their survey.
 
-    The kernels compute in float32. The gates are computed in weight's dtype, or the autocast's.
+    The kernels compute in float32, with sums over the batch in float64; the gates in weight's dtype, or the autocast's.
 
     Args:
         x: [B, C, H, W].
@@ -93,13 +94,13 @@ def gated_conv2d(
 
 
 class BatchStatistics(NamedTuple):
-    """Of the features before their norm, over a batch: `mean` and (biased) `var` [C*T] in float32, of `count` values,
-    and the mean of the patches they are made of, `centre` [C, T] in float64."""
+    """Of the features before their norm, over a batch: `mean` and (biased) `var` [C*T], of so many `values` each, and
+    the mean of the patches they are made of, `centre` [C, T]; all in float64."""
 
     mean: Tensor
     var: Tensor
     centre: Tensor
-    count: int
+    values: int
 
 
 def batch_statistics(x: Tensor, weight: Tensor, window: Window) -> BatchStatistics:
@@ -112,12 +113,16 @@ def batch_statistics(x: Tensor, weight: Tensor, window: Window) -> BatchStatisti
     first = centre.unsqueeze(2)
     covariance = moments[:, taps:].view(channels, taps, taps) - first * first.transpose(1, 2)
     var = ((filters @ covariance) * filters).sum(2).clamp(min=0)
-    return BatchStatistics((filters @ first).flatten().float(), var.flatten().float(), centre, count)
+    return BatchStatistics((filters @ first).flatten(), var.flatten(), centre, count)
 
 
 def _survey(x: Tensor, features: Features, kind: Survey, count_ties: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    *tensors, window = features
-    return torch.ops.rfaconv.survey_features(x, *tensors, flat(window), KINDS[kind], count_ties)
+    return torch.ops.rfaconv.survey_features(x, *_rounded(features), flat(features.window), KINDS[kind], count_ties)
+
+
+def _rounded(features: Features) -> tuple[Tensor, Tensor, Tensor | None]:
+    """As the kernels take them: weight and bias in float32."""
+    return features.weight.float(), features.bias.float(), features.centre
 
 
 def _contract(
@@ -132,16 +137,17 @@ def _contract(
 ) -> Tensor:
     scale, shift, act = epilogue
     return torch.ops.rfaconv.contract_gated(
-        x, *features[:3], *gates, weight, bias, flat(features.window), groups, KINDS[kind],
+        x, *_rounded(features), *gates, weight, bias, flat(features.window), groups, KINDS[kind],
         scale, shift, ACTS.index(act),
     )  # fmt: skip
 
 
-def _of_centre(weight: Tensor, grad_bias: Tensor) -> Tensor:
-    """The gradient of the centre, [C, T], from that of the bias: -weight^T grad_bias for each channel."""
-    taps = weight.shape[2] * weight.shape[3]
-    filters = weight.double().view(-1, taps, taps)
-    return -(grad_bias.double().view(-1, 1, taps) @ filters).squeeze(1)
+def _of_features(features: Features, outer: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The gradients of weight, bias and centre, from D [C, T, T] and S [C, T]."""
+    weight, bias, centre, _ = features
+    if centre is not None:
+        centre = -(total.unsqueeze(1) @ weight.view_as(outer)).squeeze(1)
+    return outer.view_as(weight), total.view_as(bias), centre
 
 
 class _SurveyWithGradient(torch.autograd.Function):
@@ -163,11 +169,11 @@ class _SurveyWithGradient(torch.autograd.Function):
             grad_first, grad_second = grad_first / ties, grad_second / x.shape[1]
         else:
             grad_first, grad_second = grad_first / (kw * w), grad_second / (kh * h)
-        grad_x, grad_weight, grad_bias = torch.ops.rfaconv.survey_backward(
-            first, grad_first, grad_second, x, weight, bias, centre, flat(ctx.window), KINDS[ctx.kind]
+        features = Features(weight, bias, centre, ctx.window)
+        grad_x, outer, total = torch.ops.rfaconv.survey_backward(
+            first, grad_first, grad_second, x, *_rounded(features), flat(ctx.window), KINDS[ctx.kind]
         )
-        grad_centre = None if centre is None else _of_centre(weight, grad_bias)
-        return None, None, grad_x, grad_weight, grad_bias, grad_centre
+        return None, None, grad_x, *_of_features(features, outer, total)
 
 
 class _ContractWithGradient(torch.autograd.Function):
@@ -182,10 +188,10 @@ class _ContractWithGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> Any:
-        weight, centre = ctx.saved_tensors[1], ctx.saved_tensors[3]
-        grad_x, grad_weight, grad_bias, *rest = torch.ops.rfaconv.contract_gated_backward(
-            grad_out, *ctx.saved_tensors, flat(ctx.window), ctx.groups, KINDS[ctx.kind]
+        x, weight, bias, centre, *rest = ctx.saved_tensors
+        features = Features(weight, bias, centre, ctx.window)
+        grad_x, outer, total, *grads = torch.ops.rfaconv.contract_gated_backward(
+            grad_out, x, *_rounded(features), *rest, flat(ctx.window), ctx.groups, KINDS[ctx.kind]
         )
-        grad_centre = None if centre is None else _of_centre(weight, grad_bias)
         kernel_bias = grad_out.sum((0, 2, 3)) if ctx.has_bias else None
-        return None, None, None, grad_x, grad_weight, grad_bias, grad_centre, *rest, kernel_bias
+        return None, None, None, grad_x, *_of_features(features, outer, total), *grads, kernel_bias

@@ -31,12 +31,13 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def declines(call: RFACall) -> str | None:
     """Why the kernel cannot take `call`, or None."""
-    if reason := _declines_tensors(call.input, call.weight, _dtypes(call), call.window):
-        return reason
-    if call.process_group is None:  # each process of a group must add its share, even if it has none
-        if reason := _declines_sizes(call.input, call.window, call.batch_statistics):
-            return reason
-    return _cannot_now()
+    # Each process of a group must add its share to the statistics, even if it has none.
+    alone = call.process_group is None
+    return (
+        _declines_tensors(call.input, call.weight, _dtypes(call), call.window)
+        or (_declines_sizes(call.input, call.window, call.batch_statistics) if alone else None)
+        or _cannot_now()
+    )
 
 
 def declines_gated(call: GatedCall) -> str | None:

@@ -85,9 +85,10 @@ def _fake_survey(
 
 
 def _fake_survey_backward(
-    largest: Tensor, grad_first: Tensor, grad_second: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    return _map_like(x, *x.shape[1:]), _dense_like(weight), _dense_like(bias)
+    largest: Tensor, grad_first: Tensor, grad_second: Tensor, x: Tensor, weight: Tensor, bias: Tensor,
+    centre: Tensor | None, window: list[int], kind: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return _map_like(x, *x.shape[1:]), *_fake_sums(x, window)
 
 
 def _fake_contract(x: Tensor, *rest: Any) -> Tensor:
@@ -98,8 +99,18 @@ def _fake_contract(x: Tensor, *rest: Any) -> Tensor:
 def _fake_contract_backward(
     grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None, *rest: Any
 ) -> tuple[Tensor, ...]:
-    first, second, kernel = rest[:3]
-    return _map_like(x, *x.shape[1:]), *(_dense_like(tensor) for tensor in (weight, bias, first, second, kernel))
+    first, second, kernel, window = rest[:4]
+    gates = (_dense_like(tensor) for tensor in (first, second, kernel))
+    return _map_like(x, *x.shape[1:]), *_fake_sums(x, window), *gates
+
+
+def _fake_sums(x: Tensor, window: list[int]) -> tuple[Tensor, Tensor]:
+    """D and S, the gradients of filters and biases in double precision."""
+    channels, taps = x.shape[1], window[0] * window[1]
+    return (
+        x.new_empty((channels, taps, taps), dtype=torch.float64),
+        x.new_empty((channels, taps), dtype=torch.float64),
+    )
 
 
 def _dense_like(x: Tensor) -> Tensor:
