@@ -1,7 +1,8 @@
 // RFCBAMConv and RFCAConv: attentions that look at the whole map, through a survey of its features, and are two gates.
 //
 // kind 1, gates: a factor a channel and a factor a place. kind 2, lines: a factor a row and a factor a column of the map of
-// taps. The features are relu(feature_weight * x + feature_bias), the norm being folded.
+// taps. The features are relu(feature_weight . (patch - centre) + feature_bias), the norm being folded; centre [C, T], in
+// double precision, is near the mean of the patches, so that filters and bias do not cancel each other, or left out.
 #include <tuple>
 
 #include "contraction.h"
@@ -13,13 +14,26 @@ struct Features : Parameters {
   Tensor coefficients;
   Attention kind;
 
-  Features(const Tensor& x, const Tensor& weight, const Tensor& bias, const std::vector<int64_t>& window, int64_t kind_,
-           int64_t out_channels, int64_t groups)
+  Features(const Tensor& x, const Tensor& weight, const Tensor& bias, const MaybeTensor& centre_,
+           const std::vector<int64_t>& window, int64_t kind_, int64_t out_channels, int64_t groups)
       : Parameters(x, weight, std::nullopt, bias, std::nullopt, std::nullopt, std::nullopt, 0, 0.0, window, out_channels,
                    groups, Normed::no),
         kind(Attention(kind_)) {
     STD_TORCH_CHECK(kind_ == 1 || kind_ == 2, "kind must be 1 or 2");
-    coefficients = Parameters::coefficients(norm(std::nullopt), nullptr);
+    Norm folded = norm(std::nullopt);
+    if (!centre_) {
+      coefficients = Parameters::coefficients(folded, nullptr, nullptr);
+      return;
+    }
+    const int64_t taps = shape.taps();
+    const Tensor centre = dense(*centre_, "centre", {shape.channels, taps}, ScalarType::Double);
+    // What is added to the filters at 0, where the bias is what is added at the centre.
+    for (int64_t feature = 0; feature < shape.channels * taps; ++feature) {
+      const float* filter = floats(feature_weight) + feature * taps;
+      const double* at = doubles(centre) + feature / taps * taps;
+      for (int64_t s = 0; s < taps; ++s) folded.offset[feature] -= filter[s] * at[s];
+    }
+    coefficients = Parameters::coefficients(folded, nullptr, doubles(centre));
   }
 
   Tensor checked_first(const Tensor& t, const char* name) const {
@@ -38,9 +52,9 @@ struct Features : Parameters {
 // Gates: the largest and the mean feature over C, [B, T, h, w] each, and how many channels have the largest (if wanted).
 // Lines: means over the rows and the columns of the map of taps, [B, C, kh, h] and [B, C, kw, w], and nothing.
 std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor& feature_weight,
-                                                   const Tensor& feature_bias, std::vector<int64_t> window, int64_t kind,
-                                                   bool count_ties) {
-  const Features f(x, feature_weight, feature_bias, window, kind, 1, 1);
+                                                   const Tensor& feature_bias, MaybeTensor centre,
+                                                   std::vector<int64_t> window, int64_t kind, bool count_ties) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, 1, 1);
   const Shape& s = f.shape;
   const bool lines = f.kind == Attention::lines;
   const std::vector<int64_t> places = {s.batch, s.taps(), s.out_height, s.out_width};
@@ -56,12 +70,13 @@ std::tuple<Tensor, Tensor, Tensor> survey_features(const Tensor& x, const Tensor
   return {first, second, ties};
 }
 
-// The gradients of x, feature_weight and feature_bias. Gates: from those of the largest (already shared among ties) and of
+// The gradients of x, feature_weight (D [C, T, T], in double precision) and feature_bias (S [C, T], too). Gates: from those of the largest (already shared among ties) and of
 // each feature. Lines: from those of each feature by its row and by its column.
 std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const Tensor& grad_first_,
                                                    const Tensor& grad_second_, const Tensor& x, const Tensor& feature_weight,
-                                                   const Tensor& feature_bias, std::vector<int64_t> window, int64_t kind) {
-  const Features f(x, feature_weight, feature_bias, window, kind, 1, 1);
+                                                   const Tensor& feature_bias, MaybeTensor centre,
+                                                   std::vector<int64_t> window, int64_t kind) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, 1, 1);
   const Shape& s = f.shape;
   const int64_t c = s.channels, t = s.taps();
   const bool lines = f.kind == Attention::lines;
@@ -86,26 +101,28 @@ std::tuple<Tensor, Tensor, Tensor> survey_backward(const Tensor& largest_, const
     run(tasks, chosen->survey_backward_scratch(s),
         [&](int64_t n, float* scratch) { chosen->survey_backward(args, scratch, n, tasks); });
   }
-  return {grad_x, narrow(outer, {c * t, 1, s.kernel_h, s.kernel_w}), narrow(sum, {c * t})};
+  return {grad_x, outer, sum};
 }
 
 // The features times given gates, contracted. Gates: first [B, C], second [B, T, h, w]; lines: first [B, C, kh, h], second
 // [B, C, kw, w].
-Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, const Tensor& first_,
-                      const Tensor& second_, const Tensor& weight, MaybeTensor bias, std::vector<int64_t> window,
-                      int64_t groups, int64_t kind, MaybeTensor scale, MaybeTensor shift, int64_t act) {
-  const Features f(x, feature_weight, feature_bias, window, kind, weight.size(0), groups);
+Tensor contract_gated(const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, MaybeTensor centre,
+                      const Tensor& first_, const Tensor& second_, const Tensor& weight, MaybeTensor bias,
+                      std::vector<int64_t> window, int64_t groups, int64_t kind, MaybeTensor scale, MaybeTensor shift,
+                      int64_t act) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, weight.size(0), groups);
   const Tensor first = f.checked_first(first_, "first"), second = f.checked_second(second_, "second");
   const Tensor kernel = dense_weight(weight, f.shape);
   const EpilogueTensors epilogue(bias, scale, shift, act, f.shape.out_channels);
   return contract_features(x, f.shape, f.coefficients, kernel, epilogue.view(), {f.kind, floats(first), floats(second)});
 }
 
-// The gradients of x, feature_weight, feature_bias, first, second and weight.
+// The gradients of x, feature_weight (D), feature_bias (S), first, second and weight.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backward(
-    const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, const Tensor& first_,
-    const Tensor& second_, const Tensor& weight, std::vector<int64_t> window, int64_t groups, int64_t kind) {
-  const Features f(x, feature_weight, feature_bias, window, kind, weight.size(0), groups);
+    const Tensor& grad_out, const Tensor& x, const Tensor& feature_weight, const Tensor& feature_bias, MaybeTensor centre,
+    const Tensor& first_, const Tensor& second_, const Tensor& weight, std::vector<int64_t> window, int64_t groups,
+    int64_t kind) {
+  const Features f(x, feature_weight, feature_bias, centre, window, kind, weight.size(0), groups);
   const Shape& s = f.shape;
   const Tensor first = f.checked_first(first_, "first"), second = f.checked_second(second_, "second");
   const Tensor kernel = dense_weight(weight, s);
@@ -121,8 +138,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> contract_gated_backwa
   const Sums sums = differentiate(grad_out, x, f, f.coefficients, kernel, {f.kind, floats(first), floats(second)},
                                   {mutable_floats(grad_first), mutable_floats(grad_second)}, shares, true);
   return {sums.grad_x,
-          narrow(sums.outer, {s.channels * s.taps(), 1, s.kernel_h, s.kernel_w}),
-          narrow(sums.sum, {s.channels * s.taps()}),
+          sums.outer,
+          sums.sum,
           grad_first,
           first_of<float>(grad_second, sizes, parts, ScalarType::Float),
           sums.grad_weight};

@@ -75,6 +75,11 @@ struct PatchStatistics {
   }
 };
 
+// What is taken from the patches before the filters see them: their mean where it is known.
+inline const double* centre_of(const std::optional<PatchStatistics>& statistics) {
+  return statistics ? statistics->mean.data() : nullptr;
+}
+
 inline Norm fixed_norm(const Tensor& mean, const Tensor& var) {
   const float *m = floats(mean), *v = floats(var);
   Norm norm;
@@ -131,12 +136,11 @@ struct Parameters {
     return result;
   }
 
-  Tensor coefficients(const Norm& norm, const Tensor* attention_weight,
-                      const std::optional<PatchStatistics>& statistics = std::nullopt) const {
+  // `centre` [C, T]: near the mean of the patches, or null.
+  Tensor coefficients(const Norm& norm, const Tensor* attention_weight, const double* centre) const {
     const Tensor all = empty({shape.channels * chosen->coefficients(shape.taps())});
     chosen->fold(floats(feature_weight), attention_weight ? floats(*attention_weight) : nullptr, norm.scale.data(),
-                 norm.offset.data(), statistics ? statistics->mean.data() : nullptr, shape.channels, shape.taps(),
-                 mutable_floats(all));
+                 norm.offset.data(), centre, shape.channels, shape.taps(), mutable_floats(all));
     return all;
   }
 };

@@ -17,7 +17,7 @@ std::tuple<Tensor, Tensor, Tensor> rfa_forward(const Tensor& x, const Tensor& fe
   const EpilogueTensors epilogue(bias, scale, shift, act, p.shape.out_channels);
   const auto statistics = p.statistics();
   const Norm norm = p.norm(statistics);
-  const Tensor coefficients = p.coefficients(norm, &attention, statistics);
+  const Tensor coefficients = p.coefficients(norm, &attention, centre_of(statistics));
   const Tensor out = contract_features(x, p.shape, coefficients, kernel, epilogue.view(), {Attention::softmax, nullptr, nullptr});
   if (!moments) return {out, empty({0}), empty({0})};
   return {out, as_floats(norm.mean), as_floats(norm.var)};
@@ -35,7 +35,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> rfa_backward(
   const Tensor kernel = dense_weight(weight, s);
   check(grad_out, "grad_out", ScalarType::Float, {s.batch, s.out_channels, s.out_height, s.out_width});
   const auto statistics = p.statistics();
-  const Tensor coefficients = p.coefficients(p.norm(statistics), &attention, statistics);
+  const Tensor coefficients = p.coefficients(p.norm(statistics), &attention, centre_of(statistics));
   const Shares shares(s);
   const Tensor grad_attention = zeros({shares.splits, c, t});
   const Sums sums = differentiate(grad_out, x, p, coefficients, kernel, {Attention::softmax, nullptr, nullptr},

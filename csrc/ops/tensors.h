@@ -50,12 +50,6 @@ inline Tensor zeros(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::F
 }
 
 // Doubles as floats, in another shape.
-inline Tensor narrow(const Tensor& values, std::vector<int64_t> sizes) {
-  const Tensor t = empty(std::move(sizes));
-  for (int64_t n = 0; n < t.numel(); ++n) mutable_floats(t)[n] = float(doubles(values)[n]);
-  return t;
-}
-
 constexpr int64_t MOST = int64_t(1) << 31;  // of any size: their products of two then fit
 
 inline int64_t product(std::initializer_list<int64_t> factors) {

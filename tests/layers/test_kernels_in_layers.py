@@ -101,11 +101,12 @@ def test_a_step_equals_that_of_pytorchs_operators(name: str, training: bool, opt
     assert_same_step(layer, torch.randn(3, 20, 13, 11).contiguous(memory_format=torch.channels_last))
 
 
-@in_both_modes
 @pytest.mark.parametrize("name", ["rfcbam", "rfca"])
-def test_few_values_and_one_channel(name: str, training: bool) -> None:
-    assert_same_step(make(name, 1, 6).train(training), torch.randn(2, 1, 3, 2), rtol=1e-3)
-    assert_same_step(make(name, 3, 6).train(training), torch.randn(1, 3, 2, 4), rtol=1e-3)
+def test_few_values_and_one_channel(name: str) -> None:
+    assert_same_step(make(name, 1, 6).eval(), torch.randn(2, 1, 3, 2))
+    assert_same_step(make(name, 3, 6).eval(), torch.randn(1, 3, 2, 4))
+    assert_same_step(make(name, 1, 6), torch.randn(6, 1, 3, 2), rtol=1e-4)  # FEWEST_VALUES, with batch statistics
+    assert_same_step(make(name, 3, 6), torch.randn(4, 3, 2, 4), rtol=1e-4)
 
 
 @in_both_modes
@@ -221,8 +222,17 @@ def test_traces_with_gradients_as_without(name: str) -> None:
 
 
 @in_both_modes
-@pytest.mark.parametrize("part", ["", "features", "features.norm", "attention", "norm", "act"])
-@every_layer
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [(name, part) for name in LAYERS for part in ("", "features", "features.norm", "attention", "norm", "act")]
+    + [("rfcbam", "attention.channel"), ("rfcbam", "attention.spatial"), ("rfcbam", "attention.spatial.conv")]
+    + [
+        ("rfca", "attention.reduce"),
+        ("rfca", "attention.norm"),
+        ("cbam", "attention.channel"),
+        ("cbam", "attention.spatial"),
+    ],
+)
 def test_hooks_fire_and_change_no_value(name: str, part: str, training: bool) -> None:
     layer, x = scrambled(make(name, 6, 4, norm_layer="batchnorm2d", act_layer="relu")), torch.randn(4, 6, 7, 7)
     hooked, calls = copy.deepcopy(layer), []

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfaconv.ops.cpu.gated import Survey
+from rfaconv.ops.gated import Survey
 from rfaconv.ops.stages import from_map, tap_softmax, to_map, window_mean
 from rfaconv.ops.window import Window
 
@@ -29,7 +29,7 @@ class Attention(nn.Module):
 
 
 class GatedAttention(Attention):
-    """An attention that is a product of two gates, made of a survey of the features (`rfaconv.ops.cpu.gated` has the
+    """An attention that is a product of two gates, made of a survey of the features (`rfaconv.ops.gated` has the
     shapes of both): kernels can compute it without ever holding the features."""
 
     survey: Survey | None = None
@@ -160,8 +160,11 @@ class ChannelSpatialAttention(GatedAttention):
         return self.channel.weights(x).flatten(1), self.spatial.from_pooled(pooled).flatten(1, 3)
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
-        weighted = features * self.channel.weights(x)
-        return weighted * self.spatial.weights(weighted if self.spatial_sees == "weighted" else features)
+        # The channel's weights do not depend on the features, so whoever sees them raw goes first.
+        first, second = (
+            (self.channel, self.spatial) if self.spatial_sees == "weighted" else (self.spatial, self.channel)
+        )
+        return second(first(features, x, window), x, window)
 
     def extra_repr(self) -> str:
         return f"spatial_sees={self.spatial_sees!r}"
@@ -192,8 +195,8 @@ class CoordinateAttention(GatedAttention):
         both = torch.cat([rows, columns], dim=2).unsqueeze(3)
         both = F.hardswish(self.norm(self.reduce(both)))
         rows, columns = both.split([h * kh, w * kw], dim=2)
-        rows = self.expand_rows(rows).sigmoid().squeeze(3).unflatten(2, (-1, kh)).transpose(2, 3)
-        columns = self.expand_columns(columns).sigmoid().squeeze(3).unflatten(2, (-1, kw)).transpose(2, 3)
+        rows = self.expand_rows(rows).sigmoid().squeeze(3).unfold(2, kh, kh).transpose(2, 3)
+        columns = self.expand_columns(columns).sigmoid().squeeze(3).unfold(2, kw, kw).transpose(2, 3)
         return rows, columns
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:

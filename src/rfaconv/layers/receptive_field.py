@@ -20,11 +20,10 @@ from rfaconv.layers.attention import (
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.folding import has_call_hooks, has_fixed_statistics, is_hooked
 from rfaconv.ops.call import RFACall
-from rfaconv.ops.cpu import gated
-from rfaconv.ops.cpu.gated import Features, batch_statistics
-from rfaconv.ops.dispatch import compute, preferred_backend, takes
+from rfaconv.ops.dispatch import compute, preferred_backend, takes, takes_gated
 from rfaconv.ops.epilogue import Epilogue
-from rfaconv.ops.stages import contract, fold_batch_norm, generate, output_size, update_running
+from rfaconv.ops.gated import Features, GatedCall, batch_statistics, gated_conv2d
+from rfaconv.ops.stages import contract, fold_batch_norm, generate, norm_as_line, update_running
 from rfaconv.ops.window import Window
 
 
@@ -60,28 +59,34 @@ class ReceptiveFieldFeatures(nn.Module):
         features = generate(x, self.weight, None, self.window)
         return F.relu(norm(features.flatten(1, 3)), inplace=True).view_as(features)
 
-    def can_fold(self, x: Tensor) -> bool:
-        """Whether the norm is a BatchNorm2d and finds its statistics: its own, or more than one value a channel."""
-        if type(self.norm) is not nn.BatchNorm2d:
-            return False
-        fixed = not self.norm.training and self.norm.running_mean is not None
-        return fixed or x.shape[0] * math.prod(output_size(x, self.window)) > 1
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether the norm is by this batch's statistics rather than the running ones."""
+        norm = self.norm
+        return isinstance(norm, nn.BatchNorm2d) and (norm.training or norm.running_mean is None)
 
     def folded(self, x: Tensor) -> Features:
-        """The features of x with the norm folded into the filters; in training, by x's own statistics.
+        """The features of x with the norm, a BatchNorm2d, folded into the filters; in training, by x's own statistics.
 
         Does to the norm what calling it would do.
         """
         norm = self.norm
         assert isinstance(norm, nn.BatchNorm2d)
         mean, var = norm.running_mean, norm.running_var
-        if norm.training or mean is None or var is None:
-            batch_mean, batch_var, count = batch_statistics(x, self.weight, self.window)
-            momentum = _count_batch(norm)
-            if norm.training and mean is not None and var is not None:
-                update_running(mean, var, batch_mean, batch_var, count, momentum)
-            mean, var = batch_mean, batch_var
-        return Features(*fold_batch_norm(self.weight, norm.weight, norm.bias, mean, var, norm.eps), self.window)
+        if not self.batch_statistics:
+            assert mean is not None
+            assert var is not None
+            line = (norm.weight, norm.bias, mean, var, norm.eps)
+            return Features(*fold_batch_norm(self.weight.float(), *line), None, self.window)
+        weight = self.weight.double()
+        found = batch_statistics(x.float(), weight, self.window)
+        momentum = _count_batch(norm)
+        if norm.training and mean is not None and var is not None:
+            update_running(mean, var, found.mean, found.var, found.values, momentum)
+        # Around their mean the filters make features of mean zero: the norm is a scale, and its bias.
+        scale, _ = norm_as_line(norm.weight, None, found.mean, found.var, norm.eps)
+        bias = weight.new_zeros(weight.shape[0]) if norm.bias is None else norm.bias.double()
+        return Features(weight * scale.view(-1, 1, 1, 1), bias, found.centre, self.window)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, taps={self.window.taps}"
@@ -113,22 +118,19 @@ class ReceptiveFieldConv2d(ConvLayer):
         return epilogue.apply(contract(features, self.weight, self.bias, self.groups))
 
     def _kernels_can(self, x: Tensor) -> bool:
-        """Whether the attention is one of two gates and nobody wants to see the modules called one by one."""
-        return (
-            isinstance(self.attention, GatedAttention)
-            and self.attention.survey is not None
-            and preferred_backend() in ("auto", "cpu")
-            and self.features.can_fold(x)
-            and gated.can_take(x, self.weight, self.window)
-            and not is_hooked(self.features)
-            and not is_hooked(self.attention)
-        )
+        """Whether kernels take it: nobody put other modules in, or wants to see them called one by one."""
+        attention, features = self.attention, self.features
+        if not isinstance(attention, GatedAttention) or attention.survey is None:
+            return False
+        if type(features.norm) is not nn.BatchNorm2d or is_hooked(features) or is_hooked(attention):
+            return False
+        return takes_gated(GatedCall(x, features.weight, self.weight, self.window, features.batch_statistics))
 
     def _convolve_gated(self, x: Tensor, epilogue: Epilogue) -> Tensor:
         attention = self.attention
         assert isinstance(attention, GatedAttention)
         assert attention.survey is not None
-        return gated.gated_conv2d(
+        return gated_conv2d(
             x,
             self.features.folded(x),
             attention.survey,

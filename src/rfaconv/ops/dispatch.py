@@ -15,6 +15,7 @@ from rfaconv.errors import UserError, unknown_name
 from rfaconv.ops.call import RFACall
 from rfaconv.ops.composed import rfa_composed
 from rfaconv.ops.cpu import backend as cpu
+from rfaconv.ops.gated import GatedCall
 from rfaconv.ops.reference import rfa_reference
 from rfaconv.ops.triton import backend as triton
 
@@ -29,6 +30,8 @@ class Backend:
         declines: why it cannot take a call, as a sentence, or None if it can.
         says: one line for `rfaconv info`.
         takes_epilogue: whether `run` computes the call's epilogue; else that is done after it.
+        declines_gated: the same as `declines` of a gated convolution (`rfaconv.ops.gated`); None where it has no
+            kernels for those and leaves it to the layers to compose them of their modules.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Backend:
     says: Callable[[], str]
     declines: Callable[[RFACall], str | None] = lambda call: None
     takes_epilogue: bool = False
+    declines_gated: Callable[[GatedCall], str | None] | None = None
 
 
 _backends: dict[str, Backend] = {}
@@ -77,9 +81,7 @@ def choose_backend(name: str | None, call: RFACall) -> Backend:
     name = name or _preferred
     _known(name)
     if name != "auto":
-        reason = _backends[name].declines(call)
-        if reason is not None:
-            raise UserError(f"Backend '{name}' declines this call: {reason}")
+        _raise_if_declined(name, _backends[name].declines(call))
         return _backends[name]
     reasons = {}
     for backend in reversed(_backends.values()):
@@ -102,6 +104,26 @@ def takes(name: str | None, call: RFACall) -> bool:
     return any(backend.declines(call) is None for backend in backends() if name in ("auto", backend.name))
 
 
+def takes_gated(call: GatedCall) -> bool:
+    """Whether kernels take a gated convolution; else the layer composes it of its own modules.
+
+    Raises:
+        UserError: the backend of `use_backend` has such kernels but declines; the message says why.
+    """
+    if _preferred == "auto":
+        return any(b.declines_gated is not None and b.declines_gated(call) is None for b in backends())
+    declines = _backends[_preferred].declines_gated
+    if declines is None:
+        return False
+    _raise_if_declined(_preferred, declines(call))
+    return True
+
+
+def _raise_if_declined(name: str, reason: str | None) -> None:
+    if reason is not None:
+        raise UserError(f"Backend '{name}' declines this call: {reason}")
+
+
 def _known(name: str) -> None:
     if name != "auto" and name not in _backends:
         unknown_name("backend", name, ["auto", *_backends])
@@ -118,4 +140,6 @@ register_backend(
     Backend("torch", rfa_composed, lambda: "PyTorch operators, no rearrangement, batch norm folded in eval", _no_group)
 )
 register_backend(Backend("triton", triton.rfa_triton, triton.says, triton.declines, takes_epilogue=True))
-register_backend(Backend("cpu", cpu.rfa_cpu, cpu.says, cpu.declines, takes_epilogue=True))
+register_backend(
+    Backend("cpu", cpu.rfa_cpu, cpu.says, cpu.declines, takes_epilogue=True, declines_gated=cpu.declines_gated)
+)

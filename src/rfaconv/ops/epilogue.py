@@ -18,6 +18,11 @@ class Epilogue(NamedTuple):
     shift: Tensor | None = None
     act: str = "none"
 
+    def float(self) -> Epilogue:
+        """The same in float32."""
+        scale, shift, act = self
+        return Epilogue(None if scale is None else scale.float(), None if shift is None else shift.float(), act)
+
     def apply(self, out: Tensor) -> Tensor:
         """The same on an output that is there already."""
         if self.scale is not None:

@@ -21,6 +21,7 @@ def register() -> None:
     """Tell PyTorch, once the operators are defined."""
     torch.library.register_autograd("rfaconv::rfa", _backward, setup_context=_setup)
     torch.library.register_autograd("rfaconv::patch_moments", _moments_backward, setup_context=_moments_setup)
+    torch.library.register_autograd("rfaconv::patch_moments_backward", _no_second_gradient)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -91,3 +92,7 @@ def _moments_setup(ctx: Any, inputs: tuple[Tensor, list[int]], output: Tensor) -
 def _moments_backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
     (x,) = ctx.saved_tensors
     return torch.ops.rfaconv.patch_moments_backward(grad, x, ctx.window), None
+
+
+def _no_second_gradient(ctx: Any, grad: Tensor) -> None:
+    raise RuntimeError("rfaconv cannot differentiate twice through batch statistics: use_backend('torch') can")

@@ -18,6 +18,7 @@ from rfaconv.ops.epilogue import ACTS, Epilogue
 from rfaconv.ops.gradients import gradients
 from rfaconv.ops.shapes import flat
 from rfaconv.ops.stages import output_size, update_running
+from rfaconv.ops.window import Window
 
 FEWEST_VALUES = 32
 """With less, a gradient through batch statistics is the small difference of two large parts: the kernels add them up
@@ -35,13 +36,11 @@ def run(call: RFACall) -> Tensor:
     return after.apply(_operator(call, call.running_mean, call.running_var, None, 0, together)[0])
 
 
-def declines_sizes(call: RFACall) -> str | None:
-    """Why no operator should take a call of these sizes, or None."""
-    if call.process_group is not None:
-        return None  # each process of a group must add its share, even if it has none
-    if call.input.numel() == 0 or min(output_size(call.input, call.window)) < 1:
+def declines_sizes(x: Tensor, window: Window, batch_statistics: bool) -> str | None:
+    """Why no operator should take an input of this size, or None."""
+    if x.numel() == 0 or min(output_size(x, window)) < 1:
         return "the input or the output is empty"
-    if call.batch_statistics and _count(call) < FEWEST_VALUES:
+    if batch_statistics and _count(x, window) < FEWEST_VALUES:
         return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
     return None
 
@@ -73,10 +72,7 @@ def converted(call: RFACall, dtype: torch.dtype) -> RFACall:
     for name, value in fields.items():
         if isinstance(value, Tensor) and not (call.batch_statistics and name.startswith("running")):
             fields[name] = value.to(dtype if name in ("input", "weight") else torch.float32)
-    scale, shift, act = call.epilogue
-    fields["epilogue"] = Epilogue(
-        None if scale is None else scale.float(), None if shift is None else shift.float(), act
-    )
+    fields["epilogue"] = call.epilogue.float()
     return RFACall(**fields)
 
 
@@ -111,13 +107,13 @@ def _operator(
     )
 
 
-def _count(call: RFACall) -> int:
-    height, width = output_size(call.input, call.window)
-    return call.input.shape[0] * height * width
+def _count(x: Tensor, window: Window) -> int:
+    height, width = output_size(x, window)
+    return x.shape[0] * height * width
 
 
 def _with_batch_statistics(call: RFACall) -> Tensor:
-    count = _count(call)
+    count = _count(call.input, call.window)
     moments = torch.ops.rfaconv.patch_moments(call.input.detach(), flat(call.window))
     out, mean, var = _operator(call, None, None, moments, count, Epilogue())
     _update_running(call, mean, var, count)
@@ -158,7 +154,7 @@ class _CommonStatistics(torch.autograd.Function):
 
 def _with_common_statistics(call: RFACall) -> Tensor:
     moments = torch.ops.rfaconv.patch_moments(call.input.detach(), flat(call.window))
-    count = torch.tensor([_count(call)], device=call.input.device)
+    count = torch.tensor([_count(call.input, call.window)], device=call.input.device)
     dist.all_reduce(moments, group=call.process_group)
     dist.all_reduce(count, group=call.process_group)
     out, mean, var = _CommonStatistics.apply(call, moments, int(count), *_tensors(call))

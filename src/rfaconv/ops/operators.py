@@ -11,7 +11,7 @@ import torch
 from rfaconv.ops import gradients, shapes
 
 _STATISTICS = "Tensor? mean, Tensor? var, Tensor? moments"
-_FEATURES = "Tensor input, Tensor feature_weight, Tensor feature_bias"
+_FEATURES = "Tensor input, Tensor feature_weight, Tensor feature_bias, Tensor? centre"
 
 SCHEMAS = (
     "patch_moments(Tensor input, int[] window) -> Tensor",

@@ -73,7 +73,7 @@ def _fake_norm_backward(grad_x: Tensor, x: Tensor, feature_weight: Tensor, *rest
 
 
 def _fake_survey(
-    x: Tensor, weight: Tensor, bias: Tensor, window: list[int], kind: int, count_ties: bool
+    x: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None, window: list[int], kind: int, count_ties: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     (batch, channels), (height, width) = x.shape[:2], output_size((x.shape[2], x.shape[3]), window)
     if kind == 2:
@@ -84,20 +84,32 @@ def _fake_survey(
 
 
 def _fake_survey_backward(
-    largest: Tensor, grad_first: Tensor, grad_second: Tensor, x: Tensor, weight: Tensor, bias: Tensor, *rest: Any
-) -> tuple[Tensor, Tensor, Tensor]:
-    return map_like(x, *x.shape[1:]), _dense_like(weight), _dense_like(bias)
+    largest: Tensor, grad_first: Tensor, grad_second: Tensor, x: Tensor, weight: Tensor, bias: Tensor,
+    centre: Tensor | None, window: list[int], kind: int,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    return map_like(x, *x.shape[1:]), *_fake_sums(x, window)
 
 
 def _fake_contract(x: Tensor, *rest: Any) -> Tensor:
-    weight, window = rest[4], rest[6]
+    weight, window = rest[5], rest[7]
     return map_like(x, weight.shape[0], *output_size((x.shape[2], x.shape[3]), window))
 
 
 def _fake_contract_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, first: Tensor, second: Tensor, kernel: Tensor, *rest: Any
+    grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None, *rest: Any
 ) -> tuple[Tensor, ...]:
-    return map_like(x, *x.shape[1:]), *(_dense_like(tensor) for tensor in (weight, bias, first, second, kernel))
+    first, second, kernel, window = rest[:4]
+    gates = (_dense_like(tensor) for tensor in (first, second, kernel))
+    return map_like(x, *x.shape[1:]), *_fake_sums(x, window), *gates
+
+
+def _fake_sums(x: Tensor, window: list[int]) -> tuple[Tensor, Tensor]:
+    """D and S, the gradients of filters and biases in double precision."""
+    channels, taps = x.shape[1], window[0] * window[1]
+    return (
+        x.new_empty((channels, taps, taps), dtype=torch.float64),
+        x.new_empty((channels, taps), dtype=torch.float64),
+    )
 
 
 def _dense_like(x: Tensor) -> Tensor:
@@ -146,7 +158,7 @@ def _rfa_backward_flops(grad: Any, *args: Any, **kwargs: Any) -> int:
     return 2 * places * (3 * channels * taps * taps + 2 * channels * taps + 2 * math.prod(weight))
 
 
-def _survey_flops(x: Any, weight: Any, bias: Any, window: Any, *rest: Any, **kwargs: Any) -> int:
+def _survey_flops(x: Any, weight: Any, bias: Any, centre: Any, window: Any, *rest: Any, **kwargs: Any) -> int:
     """The features; that they are made again for the contraction does not count: nobody asked for it."""
     return 2 * x[0] * math.prod(output_size((x[2], x[3]), window)) * math.prod(weight)
 
@@ -157,13 +169,14 @@ def _survey_backward_flops(largest: Any, first: Any, second: Any, x: Any, *rest:
 
 
 def _contract_flops(
-    x: Any, features: Any, bias: Any, first: Any, second: Any, weight: Any, kernel_bias: Any, window: Any, *rest: Any,
-    **kwargs: Any,
+    x: Any, features: Any, bias: Any, centre: Any, first: Any, second: Any, weight: Any, kernel_bias: Any, window: Any,
+    *rest: Any, **kwargs: Any,
 ) -> int:  # fmt: skip
     return 2 * x[0] * math.prod(output_size((x[2], x[3]), window)) * math.prod(weight)
 
 
 def _contract_backward_flops(
-    grad: Any, x: Any, features: Any, bias: Any, first: Any, second: Any, weight: Any, *rest: Any, **kwargs: Any
-) -> int:
+    grad: Any, x: Any, features: Any, bias: Any, centre: Any, first: Any, second: Any, weight: Any, *rest: Any,
+    **kwargs: Any,
+) -> int:  # fmt: skip
     return 2 * grad[0] * grad[2] * grad[3] * (3 * math.prod(features) + 2 * math.prod(weight))

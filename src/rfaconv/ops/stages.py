@@ -117,7 +117,8 @@ def to_map(features: Tensor) -> Tensor:
 def from_map(plane: Tensor, kernel_size: tuple[int, int]) -> Tensor:
     """The inverse of `to_map`."""
     kh, kw = kernel_size
-    return plane.unflatten(3, (-1, kw)).unflatten(2, (-1, kh)).permute(0, 1, 3, 5, 2, 4)
+    # Not unflatten: of a map with a stride, torch.export cannot see that its kernel size divides it.
+    return plane.unfold(2, kh, kh).unfold(3, kw, kw).permute(0, 1, 4, 5, 2, 3)
 
 
 def fold_batch_norm(

@@ -77,19 +77,57 @@ def test_two_dtypes_or_another_layout_are_declined() -> None:
         rfa_conv2d(**call(input=torch.randn(3, 4, 8, 8).to_sparse()), backend="cpu")
 
 
+GATED_DECLINED: list[tuple[str, dict[str, Any], tuple[int, ...]]] = [
+    ("it computes in float32, not in torch.float64", {"dtype": torch.float64}, (3, 4, 8, 8)),
+    ("it takes at most 128 taps and a stride of 32", {"kernel_size": (12, 11)}, (3, 4, 12, 12)),
+    ("it takes at most 128 taps and a stride of 32", {"stride": (1, 33)}, (3, 4, 8, 70)),
+    ("the input or the output is empty", {}, (0, 4, 8, 8)),
+    ("batch statistics of fewer than 32 values a channel", {}, (1, 4, 5, 6)),
+]
+
+
+@pytest.mark.parametrize(("reason", "options", "shape"), GATED_DECLINED)
+@pytest.mark.parametrize("name", ["rfcbam", "rfca"])
+def test_what_it_declines_of_gated_layers_they_compose(
+    name: str, reason: str, options: dict[str, Any], shape: tuple[int, ...]
+) -> None:
+    layer, x = create_conv(name, 4, 6, **options), torch.randn(shape, dtype=options.get("dtype"))
+    layer.train("fewer" in reason)
+    with use_backend("cpu"), pytest.raises(UserError, match=f"Backend 'cpu' declines this call: {reason}"):
+        layer(x)
+    with use_backend("torch"):
+        wanted = copy.deepcopy(layer)(x)
+    assert torch.equal(layer(x), wanted)
+
+
+@pytest.mark.parametrize("name", ["rfcbam", "rfca"])
+def test_gated_layers_on_another_device_or_of_two_dtypes_are_declined(name: str) -> None:
+    layer = create_conv(name, 4, 6).eval()
+    with use_backend("cpu"), pytest.raises(UserError, match="it runs on the CPU, not on 'meta'"):
+        copy.deepcopy(layer).to("meta")(torch.randn(3, 4, 8, 8, device="meta"))
+    with use_backend("cpu"), pytest.raises(UserError, match=r"input is torch.bfloat16 and weight torch.float32"):
+        layer(torch.randn(3, 4, 8, 8).bfloat16())
+
+
 def test_the_kernel_and_a_wide_stride_within_the_limits_are_taken() -> None:
     for limits in (call((2, 2, 20, 20), (8, 16)), call((2, 2, 9, 70), stride=(40, 32))):
         ours, plain = (rfa_conv2d(**limits, backend=backend) for backend in ("cpu", "reference"))
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_onnx_export_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-    with pytest.raises(UserError, match="declines this call: ONNX has no such operator"):
-        rfa_conv2d(**call(), backend="cpu")
-    again = call()
-    assert torch.equal(rfa_conv2d(**again), rfa_conv2d(**again, backend="torch"))
+@every_layer
+def test_onnx_gets_pytorchs_operators_and_computes_the_same(name: str, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    layer = create_conv(name, 8, 6, 3, 2, norm_layer="batchnorm2d", act_layer="silu").eval()
+    height, width = (torch.export.Dim(side, min=8) for side in ("height", "width"))
+    shapes = ({0: torch.export.Dim("batch"), 2: height, 3: width},)
+    program = torch.onnx.export(layer, (torch.randn(2, 8, 12, 12),), dynamo=True, dynamic_shapes=shapes, verbose=False)
+    assert program is not None
+    program.save(tmp_path / "layer.onnx")
+    session, x = onnxruntime.InferenceSession(tmp_path / "layer.onnx"), torch.randn(3, 8, 21, 16)
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(found), layer(x).detach(), rtol=1e-5, atol=1e-6)
 
 
 @every_layer
@@ -109,20 +147,21 @@ import rfaconv
 assert rfaconv.__file__.startswith(sys.argv[1]), rfaconv.__file__
 with warnings.catch_warnings(record=True) as found:
     warnings.simplefilter("always")
-    for name in ("rfa", "rfa", "rfcbam", "rfca"):
+    for name in sys.argv[2].split():
         layer = rfaconv.create_conv(name, 4, 6)
         layer(torch.randn(4, 4, 8, 8)).sum().backward()
         layer.eval()(torch.randn(4, 4, 8, 8))
 print(*(warning.message for warning in found if "rfaconv" in str(warning.message)), sep="\\n")
 try:
     with rfaconv.ops.use_backend("cpu"):
-        rfaconv.create_conv("rfa", 4, 6)(torch.randn(4, 4, 8, 8))
+        layer(torch.randn(4, 4, 8, 8))
 except rfaconv.UserError as error:
     print(error)
 print(next(backend.says() for backend in rfaconv.ops.backends() if backend.name == "cpu"))
 """
 
 
+@pytest.mark.parametrize("names", ["rfa rfa rfcbam rfca", "rfcbam", "rfca"])
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -131,13 +170,13 @@ print(next(backend.says() for backend in rfaconv.ops.backends() if backend.name 
     ],
     ids=["not built", "broken"],
 )
-def test_a_missing_library_warns_once_and_says_why(content: str | None, why: str, tmp_path: Path) -> None:
+def test_a_missing_library_warns_once_and_says_why(content: str | None, why: str, names: str, tmp_path: Path) -> None:
     source = Path(rfaconv.__file__).parent
     shutil.copytree(source, tmp_path / "rfaconv", ignore=shutil.ignore_patterns("*.so", "*.gz", "__pycache__"))
     if content is not None:
         (tmp_path / "rfaconv/ops/cpu/_kernels.so").write_text(content)
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT, str(tmp_path)],
+        [sys.executable, "-c", WITHOUT, str(tmp_path), names],
         capture_output=True, text=True, check=False, env={"PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

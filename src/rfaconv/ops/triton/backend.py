@@ -32,7 +32,10 @@ def declines_call(call: RFACall) -> str | None:
         return f"it takes strided tensors, not {x.layout}"
     if call.window.taps > MOST_TAPS:
         return f"it takes at most {MOST_TAPS} taps"
-    return declines_sizes(call) or traced_elsewhere() or library.MISSING
+    # Each process of a group must add its share to the statistics, even if it has none.
+    alone = call.process_group is None
+    sizes = declines_sizes(x, call.window, call.batch_statistics) if alone else None
+    return sizes or traced_elsewhere() or library.MISSING
 
 
 def says() -> str:
