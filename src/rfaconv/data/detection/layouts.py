@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rfaconv.data.detection.coco import coco_files, read_coco_parts
 from rfaconv.data.detection.findings import Findings
@@ -38,7 +39,7 @@ def read_source(
     """
     if form != "auto" and form not in FORMATS:
         unknown_name("form of annotations", form, [*FORMATS, "auto"])
-    there = {"yolo": find_yaml(root), "coco": coco_files(root), "voc": find_voc(root)}
+    there: dict[str, Any] = {"yolo": find_yaml(root), "coco": coco_files(root), "voc": find_voc(root)}
     forms = [name for name, found in there.items() if found] if form == "auto" else [form]
     if len(forms) > 1:
         raise UserError(f"{quoted(root)} has annotations of several forms ({', '.join(forms)}): choose with --format.")

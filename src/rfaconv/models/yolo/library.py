@@ -1,0 +1,39 @@
+"""The one place where Ultralytics (AGPL-3.0, extra `detect`) comes in: quiet, offline unless asked, nothing installed.
+
+Whatever is imported from `rfaconv.models.yolo`, this comes first; nothing of it is imported unless a detection model
+is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+# Ultralytics reads these once, when it is imported. YOLO_OFFLINE=0 in the environment lets it use the network.
+os.environ.setdefault("YOLO_OFFLINE", "1")
+os.environ.setdefault("YOLO_AUTOINSTALL", "0")
+
+from rfaconv.errors import require
+from rfaconv.plugins import load_plugins
+
+ultralytics = require("ultralytics", "detect")
+
+PLUGINS = "RFACONV_PLUGINS"
+"""The environment variable by which Ultralytics' worker processes learn of the user's own layers."""
+
+
+def put_font() -> None:
+    """Give Ultralytics' plots a font; it would fetch one from the network."""
+    from matplotlib import get_data_path
+    from ultralytics.utils import USER_CONFIG_DIR
+
+    target = Path(USER_CONFIG_DIR) / "Arial.ttf"
+    if not target.exists():
+        with suppress(OSError):
+            shutil.copyfile(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", target)
+
+
+put_font()
+load_plugins([path for path in os.environ.get(PLUGINS, "").split(os.pathsep) if path])
