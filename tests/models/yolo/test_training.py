@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from PIL import Image
@@ -19,7 +21,6 @@ from rfaconv.errors import UserError
 from rfaconv.models.yolo import YOLO
 
 PLACES = dict.fromkeys((1, 3, 5, 7, 16, 19), "rfa")
-VAL: dict[str, Any] = {"imgsz": 64, "batch": 4, "device": "cpu", "workers": 0, "plots": False, "verbose": False}
 
 
 def first_image(data: Path) -> np.ndarray:
@@ -27,7 +28,7 @@ def first_image(data: Path) -> np.ndarray:
 
 
 def boxes(model: Any, image: np.ndarray) -> torch.Tensor:
-    result = model.predict(image, imgsz=64, conf=0.001, device="cpu", verbose=False)[0]
+    result = model.predict(image, imgsz=64, conf=1e-5, device="cpu", verbose=False)[0]
     return result.boxes.data
 
 
@@ -58,23 +59,29 @@ def test_a_checkpoint_is_trained_further_with_its_weights(trained: Trained, tmp_
     model = YOLO(trained.last)
     before = model.model.model[1].weight.clone()
     model.train(
-        data=str(trained.data), project=str(tmp_path), name="more", **{**QUICK, "lr0": 1e-9, "warmup_epochs": 0.0}
+        data=str(trained.data),
+        project=str(tmp_path),
+        name="more",
+        **{**QUICK, "optimizer": "SGD", "lr0": 1e-9, "warmup_epochs": 0.0},
     )
     assert model.convs == PLACES
     assert torch.allclose(model.model.model[1].weight, before, atol=1e-3)
 
 
-def test_export_and_reload_give_the_same_boxes(trained: Trained) -> None:
-    model = YOLO(trained.last)
-    path = Path(model.export(format="onnx", imgsz=64, device="cpu", simplify=False))
-    image = first_image(trained.data)
-    before, after = boxes(YOLO(trained.last), image), boxes(YOLO(path, task="detect"), image)
-    count = min(len(before), len(after), 20)
-    assert count > 5
-    assert torch.allclose(before[:count], after[:count], atol=1e-2)
-    plain = YOLO(trained.last).val(data=str(trained.data), **VAL)
-    exported = YOLO(path, task="detect").val(data=str(trained.data), **{**VAL, "batch": 1})
-    assert exported.box.map == pytest.approx(plain.box.map, abs=1e-3)
+def test_export_and_reload_give_the_same_outputs(trained: Trained) -> None:
+    path = YOLO(trained.last).export(format="onnx", imgsz=64, device="cpu", simplify=False)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        before = YOLO(trained.last).model.eval()(images)[0]
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    after = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])
+    assert before.shape == after.shape
+    assert torch.allclose(before[:, :4], after[:, :4], atol=1e-2)  # pixels
+    assert torch.allclose(before[:, 4:], after[:, 4:], atol=1e-6, rtol=1e-3)  # scores
+    assert {node.domain for node in onnx.load(path).graph.node} == {""}  # standard operators alone
+    assert boxes(YOLO(path, task="detect"), first_image(trained.data))[0].numpy() == pytest.approx(
+        boxes(YOLO(trained.last), first_image(trained.data))[0].numpy(), abs=1e-2
+    )
 
 
 def test_a_plugins_layers_are_asked_for(trained: Trained, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Starts a training in two processes exactly as Ultralytics starts one on two GPUs, but on the CPU, with gloo.
 
 Ultralytics has no such thing itself: on a CPU it trains in one process. The trainer below tells it that there are two
-devices and lets DistributedDataParallel work without device numbers; all else is Ultralytics' and ours.
+devices, lets DistributedDataParallel work without device numbers, and ends after the last epoch's own validation; all
+else is Ultralytics' and ours.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class TwoProcesses(trainer.AttentionDetectionTrainer):
         digest = sum(value.double().abs().sum().item() for value in model.parameters())
         kind = type(model.model[1]).__name__
         Path(self.args.project, f"rank{RANK}.txt").write_text(f"{RANK} {digest!r} {kind}\n")
-        super().final_eval()
+        # Ultralytics' own validates the best checkpoint next, and asks CUDA for the device of each process.
 
 
 def main(data: str, folder: str) -> None:

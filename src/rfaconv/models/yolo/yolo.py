@@ -154,6 +154,7 @@ def load_config(name: str) -> Config:
     Raises:
         UserError: there is none, or it is no model's YAML.
     """
+    name = name if Path(name).suffix else f"{name}.yaml"
     stem = Path(name).stem
     if stem in _own() and not Path(name).is_file():
         text = (resources.files("rfaconv.models.yolo") / "configs" / f"{stem}.yaml").read_text("utf-8")
@@ -163,10 +164,8 @@ def load_config(name: str) -> Config:
         _existing(name)
     try:
         config = yaml_model_load(name)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+    except (OSError, ValueError, yaml.YAMLError, TypeError) as error:
         raise UserError(f"'{name}' cannot be read as a model's YAML: {' '.join(str(error).split()):.160}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"'{name}' is no model's YAML.")
     _check_modules(config, name)
     return config
 
@@ -188,9 +187,9 @@ def _own() -> list[str]:
 
 
 def _scaled(family: str, scale: str) -> str:
-    """yolov8 and n as yolov8n, yolov8-p2 and n as yolov8n-p2."""
+    """yolov8 and n as yolov8n, yolov8-p2 and n as yolov8n-p2; yolov10n has its n already."""
     stem, dash, rest = family.partition("-")
-    return f"{stem}{scale}{dash}{rest}"
+    return family if stem[-1].isalpha() else f"{stem}{scale}{dash}{rest}"
 
 
 def _existing(name: str) -> None:
