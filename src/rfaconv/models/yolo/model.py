@@ -14,7 +14,8 @@ from ultralytics.utils.torch_utils import initialize_weights
 
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.registry import create_conv
-from rfaconv.models.yolo.rows import Config, as_plain, ours
+from rfaconv.models.yolo.anchors import AnchorDetect, AnchorLoss
+from rfaconv.models.yolo.rows import Config, anchors_of, as_plain, ours
 
 
 class AttentionDetectionModel(DetectionModel):
@@ -39,8 +40,14 @@ class AttentionDetectionModel(DetectionModel):
         found = ours(config)
         for number, conv in found.items():
             self.model[number] = _exchanged(self.model[number], conv)
+        if (anchors := anchors_of(config)) is not None:
+            self.model[-1] = _with_anchors(self.model[-1], anchors)
         self.yaml = {**copy.deepcopy(config), "channels": self.yaml["channels"], "nc": self.yaml["nc"]}
         initialize_weights(self)
+
+    def init_criterion(self) -> Any:
+        """The loss that belongs to the head."""
+        return AnchorLoss(self) if isinstance(self.model[-1], AnchorDetect) else super().init_criterion()
 
     def fuse(self, verbose: bool = False, imgsz: int | list[int] = 640) -> nn.Module:
         """Fold every batch norm that follows a convolution into it, ours too; the outputs stay the same."""
@@ -57,6 +64,14 @@ def _exchanged(old: Any, conv: str) -> nn.Module:
     new.i, new.f = old.i, old.f
     kind = type(new[0] if many else new)
     new.type = f"{kind.__module__}.{kind.__qualname__}"
+    new.np = sum(parameter.numel() for parameter in new.parameters())
+    return new
+
+
+def _with_anchors(old: Any, anchors: list[list[float]]) -> AnchorDetect:
+    """The head with anchors in the place of Ultralytics' own."""
+    new = AnchorDetect(old.nc, anchors, [part[0].conv.in_channels for part in old.cv2], old.stride)
+    new.i, new.f, new.type = old.i, old.f, f"{AnchorDetect.__module__}.{AnchorDetect.__qualname__}"
     new.np = sum(parameter.numel() for parameter in new.parameters())
     return new
 

@@ -18,6 +18,8 @@ Config: TypeAlias = dict[str, Any]
 Where: TypeAlias = str | Sequence[int] | None
 """Numbers of layers; "backbone" or "neck", the paper's places there; None, all of the paper's places."""
 
+ANCHOR_HEAD = "AnchorDetect"
+"""The name in a YAML of the head with anchors."""
 PLACES = "places"
 """Key of a configuration of ours that lists the paper's places, where they are not the strided convolutions."""
 
@@ -47,7 +49,27 @@ def as_plain(config: Config) -> Config:
     plain = copy.deepcopy(config)
     for number in ours(config):
         rows(plain)[number][2] = "Conv"
+    if anchors_of(config) is not None:
+        rows(plain)[-1][2:] = ["Detect", rows(plain)[-1][3][:1]]
     return plain
+
+
+def anchors_of(config: Config) -> list[list[float]] | None:
+    """The anchors, where the head is one with anchors: AnchorDetect with the arguments nc and a list a map."""
+    _, _, module, arguments = rows(config)[-1]
+    if module != ANCHOR_HEAD:
+        return None
+    if len(arguments) != 2 or not isinstance(arguments[1], list):
+        raise UserError(f"{ANCHOR_HEAD} takes [nc, anchors], anchors being a list of widths and heights for each map.")
+    found: list[list[float]] = arguments[1]
+    return found
+
+
+def with_anchors(config: Config, anchors: list[list[int]]) -> Config:
+    """A copy with a head with anchors in the place of Ultralytics' own."""
+    changed = copy.deepcopy(config)
+    rows(changed)[-1][2:] = [ANCHOR_HEAD, ["nc", copy.deepcopy(anchors)]]
+    return changed
 
 
 def with_conv(config: Config, conv: str, where: Where = None) -> Config:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from torch import nn
 from ultralytics.cfg import DEFAULT_CFG_DICT
 from ultralytics.models import YOLO as PlainYOLO  # noqa: N811 - a class, whatever its case
 from ultralytics.nn.tasks import guess_model_task, yaml_model_load
@@ -16,8 +17,10 @@ from rfaconv.errors import UserError, unknown_name
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.registry import conv_names
 from rfaconv.models.yolo import library
+from rfaconv.models.yolo.anchors import ANCHORS
 from rfaconv.models.yolo.model import AttentionDetectionModel
-from rfaconv.models.yolo.rows import Config, Where, ours, rows, with_conv
+from rfaconv.models.yolo.pretrained import put_into
+from rfaconv.models.yolo.rows import ANCHOR_HEAD, Config, Where, ours, rows, with_anchors, with_conv
 from rfaconv.models.yolo.trainer import AttentionDetectionTrainer
 from rfaconv.ops import use_backend
 from rfaconv.plugins import loaded_plugins
@@ -28,10 +31,12 @@ class YOLO(PlainYOLO):
 
     Args:
         model: the name of a model to build anew ("yolov8n", "yolov5s", "yolo11n", any that Ultralytics has a YAML for,
-            or "yolov7-tiny", which is ours); a YAML of your own, in which our layers go by their short names; or a
+            or ours: "yolov7-tiny", and with the heads they were published with "yolov5n-anchors" to "yolov5x-anchors"
+            and "yolov7-tiny-anchors"); a YAML of your own, in which our layers go by their short names; or a
             checkpoint (.pt) or an exported model (.onnx, ...).
         conv: the layer to put in: rfa, rfcbam, rfca, cam, cbam, ca, rf, conv, or one you registered. None leaves the
-            model as it is.
+            model as it is. In a checkpoint each layer starts as the very convolution it replaces: the detections stay
+            the same, and training goes on from there.
         where: which convolutions: numbers of layers in the YAML, "backbone" or "neck"; None for the paper's places
             (3x3 with stride 2, but for the stem; in yolov7-tiny the second 3x3 of each block of the backbone).
         task: Ultralytics'; only "detect" may have our layers.
@@ -53,17 +58,17 @@ class YOLO(PlainYOLO):
     ) -> None:
         name = str(model).strip()
         self._wanted = (conv, where)
-        if not Path(name).suffix or name in model_names():
+        if not Path(name).suffix:
             if name not in model_names():
                 unknown_name("YOLO", name, model_names())
             name += ".yaml"
         elif not name.lower().endswith((".yaml", ".yml")):
             _existing(name)
-            if conv is not None:
-                raise UserError(
-                    f"'{name}' is a trained model: build a new one from a name or YAML to choose its layers."
-                )
         super().__init__(name, task=task, verbose=verbose)
+        if conv is not None and self.cfg is None and conv != "conv":
+            if not isinstance(self.model, nn.Module):
+                raise UserError(f"'{name}' is an exported model: layers can be put into a checkpoint (.pt) only.")
+            self.model = put_into(self.model, conv, where)
 
     def _new(self, cfg: str, task: str | None = None, verbose: bool = False) -> None:
         conv, where = self.__dict__.pop("_wanted")
@@ -134,9 +139,17 @@ class YOLO(PlainYOLO):
         }
 
 
+_ANCHORS = "-anchors"
+
+
+def _anchored() -> list[str]:
+    """Models that were published with anchors, under names of ours."""
+    return [f"{name}{_ANCHORS}" for name in ("yolov5n", "yolov5s", "yolov5m", "yolov5l", "yolov5x", "yolov7-tiny")]
+
+
 def model_names() -> list[str]:
     """The models that can be built by name: those of the installed Ultralytics that detect, and ours."""
-    found = set(_own())
+    found = {*_own(), *_anchored()}
     for path in (Path(library.ultralytics.__file__).parent / "cfg" / "models").glob("*/yolo*.yaml"):
         config = yaml.safe_load(path.read_text("utf-8"))
         head = config["head"][-1][2]
@@ -154,8 +167,14 @@ def load_config(name: str) -> Config:
     Raises:
         UserError: there is none, or it is no model's YAML.
     """
-    name = name if Path(name).suffix else f"{name}.yaml"
+    if not Path(name).suffix:
+        if name not in model_names():
+            unknown_name("YOLO", name, model_names())
+        name = f"{name}.yaml"
     stem = Path(name).stem
+    if stem in _anchored():
+        plain = load_config(f"{stem.removesuffix(_ANCHORS)}.yaml")
+        return {**with_anchors(plain, ANCHORS[stem[:6]]), "yaml_file": f"{stem}.yaml"}
     if stem in _own() and not Path(name).is_file():
         text = (resources.files("rfaconv.models.yolo") / "configs" / f"{stem}.yaml").read_text("utf-8")
         config: Config = {**yaml.safe_load(text), "yaml_file": f"{stem}.yaml"}
@@ -174,7 +193,7 @@ def _check_modules(config: Config, name: str) -> None:
     """A misspelt layer is a sentence with the nearest name, not a KeyError."""
     import ultralytics.nn.tasks as tasks
 
-    known = set(ours(config))
+    known = {*ours(config), len(rows(config)) - 1} if rows(config)[-1][2] == ANCHOR_HEAD else set(ours(config))
     for number, row in enumerate(rows(config)):
         module = row[2]
         if number not in known and not module.startswith(("nn.", "torchvision.")) and not hasattr(tasks, module):

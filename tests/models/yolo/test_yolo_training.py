@@ -42,6 +42,22 @@ def test_training_keeps_the_layers(trained: Trained) -> None:
     assert len(boxes(model, first_image(trained.data)))
 
 
+def test_a_training_has_the_threads_that_torch_has(data_yaml: Path, tmp_path: Path) -> None:
+    """In a process of its own: Ultralytics takes them when it is imported, and when it looks for a device."""
+    program = (
+        "import sys, os, torch\ntorch.set_num_threads(3)\nfrom rfaconv.models.yolo import YOLO\n"
+        "from rfaconv.models.yolo.trainer import AttentionDetectionTrainer\n"
+        "AttentionDetectionTrainer(overrides={'model': 'yolov8n.yaml', 'data': sys.argv[1], 'project': sys.argv[2], "
+        "'device': 'cpu'})\nprint(torch.get_num_threads(), os.environ.get('OMP_NUM_THREADS'))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(data_yaml), str(tmp_path)],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+    assert done.stdout.strip().splitlines()[-1] == "3 None", done.stderr[-2000:]
+
+
 def test_stock_ultralytics_predicts_the_same_and_refuses_to_train(trained: Trained) -> None:
     from ultralytics import YOLO as Stock  # noqa: N811
 
@@ -165,6 +181,6 @@ def test_no_network_is_asked_for(data_yaml: Path, tmp_path: Path) -> None:
     assert done.stdout.strip().splitlines()[-1] == "attempts []"
 
 
-def test_a_trained_model_is_not_rebuilt_with_other_layers(trained: Trained) -> None:
-    with pytest.raises(UserError, match="is a trained model"):
+def test_a_model_with_layers_keeps_them(trained: Trained) -> None:
+    with pytest.raises(UserError, match="has attention convolutions already"):
         YOLO(trained.last, conv="rfca")
