@@ -30,6 +30,8 @@ class DetectionData:
     """16 hex digits of a SHA-256 over classes, the images' names and sizes in bytes, and their boxes."""
     image_size: tuple[int, int] | None = None
     """(height, width) if all images share it by construction (scenes), else None."""
+    skipped: tuple[str, ...] = ()
+    """None: what is wrong is refused; `rfaconv data convert --lenient` mends it."""
 
     def yaml(self, folder: Path) -> str:
         """Ultralytics' data.yaml, beside lists of the images that `write` puts into `folder`."""
