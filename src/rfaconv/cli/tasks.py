@@ -223,7 +223,8 @@ def read_boxed_data(data: DataWords) -> Any:
         raise UserError("Detection reads all images as colour: --channels is for --task classify.")
     if data.skip_broken:
         raise UserError("--skip-broken is not for --task detect: `rfaconv data convert --lenient` mends a data set.")
-    return load_detection(data.folder)
+    with options.checking() as progress:
+        return load_detection(data.folder, verify=data.check, progress=progress)
 
 
 def read_masked_data(data: DataWords) -> Any:

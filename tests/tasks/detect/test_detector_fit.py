@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +113,39 @@ def test_the_figures_are_the_same_at_each_step(
     )
 
 
+BLOCKED = """
+import socket, sys
+attempts = []
+
+def refuse(*args, **kwargs):
+    attempts.append(args)
+    raise OSError("no network")
+
+for name in ("getaddrinfo", "create_connection", "gethostbyname"):
+    setattr(socket, name, refuse)
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+from rfaconv.cli import main
+try:
+    main()
+finally:
+    print("attempts", attempts)
+"""
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_commands_ask_for_no_network(command: str, fitted: Fitted, tmp_path: Path) -> None:
+    """In a process of its own, where Ultralytics is imported by the command."""
+    data = fitted.job.data
+    more = ["--data", str(data.write(tmp_path))] if command == "eval" else [str(data.val[0].path)]
+    environment = {name: value for name, value in os.environ.items() if name != "YOLO_OFFLINE"}
+    done = subprocess.run(
+        [sys.executable, "-c", BLOCKED, command, str(fitted.folder), *more],
+        capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "attempts []"
+
+
 def test_a_training_goes_on_from_a_plain_models_detections(plain: Fitted, tmp_path: Path) -> None:
     """At a learning rate of nothing the layers change nothing, but for the statistics of their batch norms."""
     recipe = plain.job.recipe.changed({"epochs": 1, "lr": 1e-12})
@@ -141,8 +176,10 @@ def test_predict_names_boxes(
 
 def test_other_classes_are_refused(fitted: Fitted) -> None:
     other = replace(fitted.job.data, classes=("one", "two"))
-    with pytest.raises(UserError, match="The model knows 10 classes"):
-        evaluate(fitted.folder / "model.pt", other, image_size=64)
+    exported = YOLO(fitted.folder / "model.pt").export(format="onnx", imgsz=64, device="cpu", simplify=False)
+    for model in (fitted.folder / "model.pt", Path(exported)):
+        with pytest.raises(UserError, match="The model knows 10 classes"):
+            evaluate(model, other, image_size=64)
 
 
 def test_another_job_is_refused(fitted: Fitted) -> None:

@@ -14,6 +14,7 @@ from rfaconv.data.detection.findings import Findings
 from rfaconv.data.detection.scenes import scenes_folder
 from rfaconv.data.detection.yolo import find_yaml, read_yolo
 from rfaconv.data.files import existing_folder, quoted
+from rfaconv.data.verify import Progress, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError
 
 
@@ -53,12 +54,20 @@ class DetectionData:
         return folder / "data.yaml"
 
 
-def load_detection(root: str | Path | None = None, *, scenes: tuple[int, int, int, int] | None = None) -> DetectionData:
-    """Read and check a data set in Ultralytics' form: every label file, and every image's header.
+def load_detection(
+    root: str | Path | None = None,
+    *,
+    scenes: tuple[int, int, int, int] | None = None,
+    verify: bool = True,
+    progress: Progress | None = None,
+) -> DetectionData:
+    """Read and check a data set in Ultralytics' form: every label file, and every image.
 
     Args:
         root: a folder with a data.yaml, or that file; None or "embedded" for the embedded scenes.
         scenes: of those, how many for training and test, their size and their seed.
+        verify: decode every image now (once: the result is cached). False: only its header is read.
+        progress: called with (images done, images in all) meanwhile.
 
     Raises:
         UserError: not in that form (`rfaconv data convert` brings others into it), or something is wrong with it.
@@ -71,7 +80,7 @@ def load_detection(root: str | Path | None = None, *, scenes: tuple[int, int, in
     if path.suffix.lower() in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"There is no file {quoted(path)}.")
-        return _read(path.parent.resolve(), path, path.parent.resolve().name, None)
+        return _verified(path.parent.resolve(), path, path.parent.resolve().name, verify, progress)
     folder = existing_folder(path)
     found = find_yaml(folder)
     if found is None:
@@ -79,7 +88,17 @@ def load_detection(root: str | Path | None = None, *, scenes: tuple[int, int, in
             f"{quoted(folder)} has no data.yaml: `rfaconv data convert {folder} NEW_FOLDER` makes one of VOC's or "
             "COCO's annotations."
         )
-    return _read(folder, found, folder.name, None)
+    return _verified(folder, found, folder.name, verify, progress)
+
+
+def _verified(root: Path, path: Path, name: str, verify: bool, progress: Progress | None) -> DetectionData:
+    data = _read(root, path, name, None)
+    if verify:
+        names = [str(image.path) for image in (*data.train, *data.val)]
+        broken = find_broken(root, stat_files(root, names), 3, progress)
+        if broken:
+            raise UserError(broken_message(root, broken, len(names), "put whole files there, or take these out"))
+    return data
 
 
 def _read(root: Path, path: Path, name: str, size: tuple[int, int] | None) -> DetectionData:

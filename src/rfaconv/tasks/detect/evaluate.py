@@ -17,6 +17,7 @@ from rfaconv.data.detection import DetectionData
 from rfaconv.errors import UserError
 from rfaconv.files import replacing
 from rfaconv.models.yolo import YOLO, library
+from rfaconv.tasks.detect.dataset import CheckedDataset
 from rfaconv.tasks.detect.scores import Array, Boxes, Detections, Scores, score
 
 
@@ -29,7 +30,15 @@ class Evaluation:
 
 
 class _Collector(DetectionValidator):
-    """Ultralytics' validator, keeping what it finds."""
+    """Ultralytics' validator on checked images, keeping what it finds."""
+
+    images: DetectionData
+    kept: dict[str, Detections]
+
+    def build_dataset(self, img_path: str, mode: str = "val", batch: int | None = None) -> CheckedDataset:
+        return CheckedDataset(
+            self.images.val, self.data, self.args, batch_size=batch or 1, augment=False, rect=False, stride=self.stride
+        )
 
     def update_metrics(self, preds: Any, batch: Any) -> None:
         for index, pred in enumerate(preds):
@@ -41,8 +50,6 @@ class _Collector(DetectionValidator):
                 corners.float().cpu().numpy(), pred["conf"].float().cpu().numpy(), pred["cls"].long().cpu().numpy()
             )
         super().update_metrics(preds, batch)
-
-    kept: dict[str, Detections]
 
 
 def evaluate(
@@ -68,13 +75,11 @@ def evaluate(
             "conf": 0.001, "iou": 0.7, "max_det": 300, "rect": False, "plots": False, "workers": 0, "verbose": False,
             "task": "detect", "mode": "val", "model": str(model), "project": folder, "name": "val",
         }  # fmt: skip
-        if model.suffix == ".pt":
-            check_classes(YOLO(model), data)
+        check_classes(YOLO(model, task="detect"), data)
         collector = _Collector(args=settings, save_dir=Path(folder))
-        collector.kept = {}
+        collector.images, collector.kept = data, {}
         collector(model=str(model))
-    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64))
-    found = [collector.kept.get(str(image.path.absolute()), nothing) for image in data.val]
+    found = [collector.kept[str(image.path.absolute())] for image in data.val]
     return Evaluation(score(truth(data), found, len(data.classes)), found)
 
 

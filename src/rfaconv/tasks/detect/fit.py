@@ -110,7 +110,8 @@ def fit(
     }  # fmt: skip
     with library.quietly():
         weights = None if job.weights is None else job.trained()
-        trainer = RecipeTrainer(settings, job.config if weights is None else weights.yaml, report, weights)
+        config = job.config if weights is None else weights.yaml
+        trainer = RecipeTrainer(settings, config, job.data, report, weights)
         if not trainer.finished():
             trainer.train()
     found = evaluate(

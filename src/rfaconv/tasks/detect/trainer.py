@@ -18,11 +18,13 @@ import torch
 from torch import nn
 from ultralytics.utils.torch_utils import strip_optimizer
 
+from rfaconv.data.detection import DetectionData
 from rfaconv.data.sampling import derive_seed
 from rfaconv.errors import UserError
 from rfaconv.files import replacing, write_text
 from rfaconv.models.yolo.trainer import AttentionDetectionTrainer
 from rfaconv.tasks.callbacks import Progress, curves_csv
+from rfaconv.tasks.detect.dataset import CheckedDataset
 
 CURVES = ("lr", "train_loss", "val_loss", "val_map50", "val_map")
 
@@ -36,6 +38,7 @@ class RecipeTrainer(AttentionDetectionTrainer):
     Args:
         settings: Ultralytics', with project and name for the folder.
         config: the model's.
+        images: to train and validate on.
         report: told of the progress.
         weights: a trained model of that configuration to go on from.
 
@@ -48,11 +51,12 @@ class RecipeTrainer(AttentionDetectionTrainer):
         self,
         settings: dict[str, Any],
         config: dict[str, Any],
+        images: DetectionData,
         report: Callable[[Progress], None] | None = None,
         weights: nn.Module | None = None,
     ) -> None:
         super().__init__(overrides=settings)
-        self.report = report
+        self.report, self.images = report, images
         self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
         self.seconds = 0.0
         self._started, self._batch = time.perf_counter(), 0
@@ -76,6 +80,14 @@ class RecipeTrainer(AttentionDetectionTrainer):
         self.curves, self.seconds = state["curves"], state["seconds"]
         return True
 
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> CheckedDataset:
+        """The images with the boxes that were read and checked."""
+        train = mode == "train"
+        return CheckedDataset(
+            self.images.train if train else self.images.val, self.data, self.args, batch_size=batch or self.batch_size,
+            augment=train, rect=not train, stride=max(int(self.model.stride.max()), 32),
+        )  # fmt: skip
+
     def resume_training(self, ckpt: Any) -> None:
         """Go on from state.pt, where there is one."""
         state = self._read_state()
@@ -87,6 +99,8 @@ class RecipeTrainer(AttentionDetectionTrainer):
             self.scaler.load_state_dict(state["scaler"])
             self.best_fitness, self.start_epoch = state["best_fitness"], state["epoch"] + 1
             self.curves, self.seconds = state["curves"], state["seconds"]
+            if self.start_epoch > self.epochs - self.args.close_mosaic:
+                self._close_dataloader_mosaic()  # older Ultralytics does so in one epoch only
         self._started = time.perf_counter()
 
     def save_model(self) -> bool:
