@@ -171,6 +171,7 @@ def test_fuse_keeps_the_outputs(conv: str) -> None:
         (lambda: YOLO("yolov8x9"), "Unknown YOLO 'yolov8x9'. Did you mean 'yolov8"),
         (lambda: YOLO("yolov8n", conv="rfcban"), "Unknown convolution 'rfcban'. Did you mean 'rfcbam'"),
         (lambda: YOLO("yolov8n", conv="rfa", where="head"), "Unknown place in a YOLO 'head'"),
+        (lambda: YOLO("yolov8n", where="neck"), "give conv too"),
         (lambda: YOLO("yolov8n", conv="rfa", where=[2]), "Layer 2 is C2f"),
         (lambda: YOLO("yolov8n", conv="rfa", where=[99]), "There is no layer 99: the model's last one is 22."),
         (lambda: YOLO("yolov8n-ghost", conv="rfa"), "choose with where=[...] among 0."),

@@ -55,11 +55,11 @@ class AnchorDetect(Detect):
         self.bias_init()
 
     def bias_init(self) -> None:
-        """Start from few objects, and from no class rather than another."""
+        """Start from some eight objects in an image of 640 px, and from no class rather than another."""
         for head, stride in zip(self.heads, self.stride.tolist(), strict=True):
             bias = head.bias.detach().view(self.na, -1)
-            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
-            bias[:, 5:] += math.log(0.6 / (self.nc - 0.99999))
+            bias[:, 4] += _logit(min(8 / (640 / stride) ** 2, 0.5))
+            bias[:, 5:] += _logit(1 / (self.nc + 1))
 
     def forward(self, x: list[Tensor]) -> Any:
         raw = [
@@ -83,6 +83,10 @@ class AnchorDetect(Detect):
         sizes = (values[..., 2:4] * 2) ** 2 * self.sizes[level].to(raw.dtype)[:, None, None]
         scores = values[..., 4:5] * values[..., 5:]
         return torch.cat([centres, sizes, scores], -1).flatten(1, 3).transpose(1, 2)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 class _Matched(NamedTuple):

@@ -57,6 +57,8 @@ class YOLO(PlainYOLO):
         verbose: bool = False,
     ) -> None:
         name = str(model).strip()
+        if conv is None and where is not None:
+            raise UserError("where says which convolutions `conv` takes the place of: give conv too.")
         self._wanted = (conv, where)
         if not Path(name).suffix:
             if name not in model_names():
