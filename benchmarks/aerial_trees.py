@@ -97,7 +97,7 @@ def unzipped(cache: Path) -> Path:
 def photo(folder: Path, name: str, findings: Findings) -> BoxedImage:
     """A photo with its boxes, read and checked as any other PASCAL VOC annotation."""
     found = read_voc(folder, f"{name}.xml", {name: folder / f"{name}.png"}, findings)
-    boxed = found and settle(found, {"Tree": 0}, findings)
+    boxed = None if found is None else settle(found, {"Tree": 0}, findings)
     findings.refuse(folder)
     assert boxed is not None
     print(f"{name}: {boxed.width} x {boxed.height} pixels, {len(boxed.boxes)} trees")

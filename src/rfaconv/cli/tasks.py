@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import typer
 
@@ -197,9 +197,9 @@ def _detect(data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Ma
     if weights is not None and model.model is not None:
         raise UserError("--weights says what model it is: leave --model out.")
     training = options.read_recipe(recipe.name, recipe.epochs, recipe.settings, DetectRecipe)
-    where: Where = model.where
-    if where is not None and where.replace(",", "").replace(" ", "").isdigit():
-        where = tuple(int(number) for number in where.split(",") if number.strip())
+    place, where = model.where, cast("Where", model.where)
+    if place is not None and place.replace(",", "").replace(" ", "").isdigit():
+        where = tuple(int(number) for number in place.split(",") if number.strip())
     name = model.model or ("yolov8n" if weights is None else weights.stem)
     return DetectTask(name, read_boxed_data(data), training, machine, where, weights)
 

@@ -235,6 +235,15 @@ def test_what_is_drawn_is_judged_once_each() -> None:
     assert "1 &lt; 2.png" in row
 
 
+def test_a_turned_photo_is_drawn_as_it_is_seen() -> None:
+    photo = Image.new("RGB", (64, 48))
+    photo.getexif()[0x0112] = 6  # to be turned by a quarter
+    nothing = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    row = example(photo, Boxes(np.array([[0.0, 40, 48, 64]]), np.array([0])), {"rfa": nothing}, ("cat",), "")
+    assert row.count('viewBox="0 0 48 64"') == 2
+    assert row.count('<image href="data:image/png;base64') == 2
+
+
 def test_charts_are_svg() -> None:
     curve = precision_recall({"conv": [1.0] * 101, "rfa": [0.5] * 101})
     bars = size_bars({"conv": {"map": 0.4, "map_small": 0.2}, "rfa": {"map": 0.5, "map_small": 0.3}})

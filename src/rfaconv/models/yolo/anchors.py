@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ class AnchorDetect(Detect):
     def bias_init(self) -> None:
         """Start from some eight objects in an image of 640 px, and from no class rather than another."""
         for head, stride in zip(self.heads, self.stride.tolist(), strict=True):
-            bias = head.bias.detach().view(self.na, -1)
+            bias = cast("Tensor", head.bias).detach().view(self.na, -1)
             bias[:, 4] += _logit(min(8 / (640 / stride) ** 2, 0.5))
             bias[:, 5:] += _logit(1 / (self.nc + 1))
 
@@ -111,9 +111,8 @@ class AnchorLoss:
         model: its last layer is an `AnchorDetect`.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        head: Any = model.model[-1]
-        self.head = head
+    def __init__(self, model: Any) -> None:
+        self.head = model.model[-1]
 
     def __call__(self, preds: Any, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of a batch times its images, and its parts.

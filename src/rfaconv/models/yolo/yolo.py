@@ -46,7 +46,9 @@ class YOLO(PlainYOLO):
         UserError: an unknown model, layer or place, or a file that is not there.
     """
 
+    model: Any
     ckpt: dict[str, Any] | None
+    cfg: str | None
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import html
 import io
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -22,6 +23,8 @@ SHOWN_FROM = 0.25
 RIGHT_FROM = 0.5
 """Overlap from which it is drawn as right."""
 _PIXELS = 320
+_Drawn: TypeAlias = tuple[NDArray[np.float64], int, float, bool | None]
+"""Corners, class, confidence (nan: it is the truth), and whether it is right."""
 _SIZES = {"map": "all", "map_small": "small", "map_medium": "medium", "map_large": "large"}
 
 
@@ -115,8 +118,11 @@ def example(
     image: Image.Image, truth: Boxes, found: Mapping[str, Detections], classes: Sequence[str], caption: str
 ) -> str:
     """One image's row as HTML: the truth, and each model's boxes, blue where right, orange and dashed where wrong."""
-    true = [(corners, int(label), math.nan, None) for corners, label in zip(truth.corners, truth.classes, strict=True)]
-    panels = {"truth": true, **{conv: judged(truth, detections) for conv, detections in found.items()}}
+    image = ImageOps.exif_transpose(image).convert("RGB")  # as a viewer shows it; the boxes are in its pixels
+    labelled = zip(truth.corners, truth.classes, strict=True)
+    true: list[_Drawn] = [(corners, int(label), math.nan, None) for corners, label in labelled]
+    panels: dict[str, Sequence[_Drawn]] = {"truth": true}
+    panels |= {conv: judged(truth, detections) for conv, detections in found.items()}
     picture = _encoded(image)
     cells = "".join(_panel(name, picture, image.size, boxes, classes) for name, boxes in panels.items())
     return (
@@ -125,7 +131,7 @@ def example(
     )
 
 
-def _panel(name: str, picture: str, size: tuple[int, int], boxes: Sequence[tuple], classes: Sequence[str]) -> str:  # type: ignore[type-arg]
+def _panel(name: str, picture: str, size: tuple[int, int], boxes: Sequence[_Drawn], classes: Sequence[str]) -> str:
     width, height = size
     unit = max(size) / 100
     drawn = "".join(_box(*box, classes=classes, unit=unit) for box in boxes)
@@ -164,7 +170,7 @@ def _box(
 
 
 def _encoded(image: Image.Image) -> str:
-    small = ImageOps.exif_transpose(image).convert("RGB")
+    small = image.copy()
     small.thumbnail((_PIXELS, _PIXELS))
     buffer = io.BytesIO()
     if max(image.size) <= 160:

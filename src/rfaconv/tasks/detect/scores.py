@@ -144,7 +144,7 @@ def _match(overlap: Array, left_out: Array) -> tuple[Array, Array]:
     """
     hit = np.zeros((len(THRESHOLDS), len(overlap)), bool)
     hit_left_out = np.zeros_like(hit)
-    near = np.flatnonzero(overlap.max(axis=1) >= THRESHOLDS[0]) if overlap.size else []
+    near = np.flatnonzero(overlap.max(axis=1, initial=0) >= THRESHOLDS[0])
     order = np.argsort(left_out, kind="mergesort")
     for place, threshold in enumerate(THRESHOLDS):
         free = np.ones(len(left_out), bool)

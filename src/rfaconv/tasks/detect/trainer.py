@@ -83,9 +83,10 @@ class RecipeTrainer(AttentionDetectionTrainer):
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> CheckedDataset:
         """The images with the boxes that were read and checked."""
         train = mode == "train"
+        model: Any = self.model
         return CheckedDataset(
             self.images.train if train else self.images.val, self.data, self.args, batch_size=batch or self.batch_size,
-            augment=train, rect=not train, stride=max(int(self.model.stride.max()), 32),
+            augment=train, rect=not train, stride=max(int(model.stride.max()), 32),
         )  # fmt: skip
 
     def resume_training(self, ckpt: Any) -> None:
