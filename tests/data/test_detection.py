@@ -319,6 +319,10 @@ def test_pointers_say_how_to_get_the_data(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RFACONV_DATA", "elsewhere")
     assert local_copy("coco") == Path("elsewhere/coco")
     assert load_pointer("coco").format == "coco"
+    with pytest.raises(UserError, match="data convert 'elsewhere/coco' coco-yolo"):
+        load_detection("coco.yaml")
+    with pytest.raises(UserError, match=r"VOC 07.12 is not here .* unpack all three"):
+        load_detection("VOC.yaml")
 
 
 def test_the_embedded_scenes_are_written_once_and_exactly(cache: Path) -> None:

@@ -11,11 +11,15 @@ import yaml
 
 from rfaconv.data.detection.boxes import BoxedImage, settle
 from rfaconv.data.detection.findings import Findings
+from rfaconv.data.detection.pointers import load_pointer, local_copy, pointer_names
 from rfaconv.data.detection.scenes import scenes_folder
 from rfaconv.data.detection.yolo import find_yaml, read_yolo
 from rfaconv.data.files import existing_folder, quoted
 from rfaconv.data.verify import Progress, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError
+
+SCENES = (4800, 400, 96, 0)
+"""Embedded scenes: for training (three times as many as for segmentation, seen less often), for test, size and seed."""
 
 
 @dataclass(frozen=True)
@@ -73,10 +77,15 @@ def load_detection(
         UserError: not in that form (`rfaconv data convert` brings others into it), or something is wrong with it.
     """
     if root is None or root == "embedded":
-        train, test, size, seed = scenes or (1600, 400, 96, 0)
+        train, test, size, seed = scenes or SCENES
         folder = scenes_folder(train=train, test=test, size=size, seed=seed)
         return _read(folder, folder / "data.yaml", "scenes (embedded)", (size, size))
     path = Path(root).expanduser()
+    if not path.exists() and (name := path.name.lower().removesuffix(".yaml")) in pointer_names():
+        raise UserError(
+            f"{load_pointer(name).name} is converted first: `rfaconv data convert {quoted(local_copy(name))} "
+            f"{name}-yolo`; --data takes that folder then."
+        )
     if path.suffix.lower() in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"There is no file {quoted(path)}.")

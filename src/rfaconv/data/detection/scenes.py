@@ -17,7 +17,7 @@ from rfaconv.data.scenes.load import VERSION
 from rfaconv.errors import UserError
 
 
-def scenes_folder(*, train: int = 1600, test: int = 400, size: int = 96, seed: int = 0) -> Path:
+def scenes_folder(*, train: int, test: int = 400, size: int = 96, seed: int = 0) -> Path:
     """The folder of the data.yaml, images/ and labels/ of these scenes; arguments as `load_scenes`.
 
     It lies in $XDG_CACHE_HOME or ~/.cache, rfaconv/detection/; the same arguments give the same bytes.
