@@ -192,6 +192,8 @@ def test_another_job_is_refused(fitted: Fitted) -> None:
     [
         ({"image_size": 100}, "a multiple of 32"),
         ({"label_smoothing": 0.1}, "label_smoothing is Ultralytics' own"),
+        ({"nesterov": False}, "nesterov is Ultralytics' own"),
+        ({"milestones": (3,)}, "milestones is Ultralytics' own"),
         ({"augment": "crop"}, "Unknown augment"),
         ({"optimizer": "Lion"}, "Unknown optimizer"),
         ({"schedule": "step"}, "Unknown schedule"),

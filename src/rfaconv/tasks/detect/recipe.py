@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from rfaconv.errors import UserError
@@ -36,8 +36,10 @@ class DetectRecipe(Recipe):
         optimizer: SGD (with Nesterov's momentum) or AdamW.
         final_lr: the last learning rate, as a fraction of `lr`.
         plain_epochs: so many last epochs are without mosaics.
+        warmup_epochs: of at least 100 steps, where there is a warm-up at all.
     """
 
+    nesterov: bool = True
     optimizer: str = "SGD"
     final_lr: float = 0.01
     plain_epochs: int = 10
@@ -52,8 +54,9 @@ class DetectRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("label_smoothing", 0.0), ("gradient_clip", None), ("ema_decay", None)):
-            if getattr(self, name) != least:
+        fixed = ("label_smoothing", "gradient_clip", "ema_decay", "milestones", "nesterov")
+        for name, default in ((field.name, field.default) for field in fields(self)):
+            if name in fixed and getattr(self, name) != default:
                 raise UserError(f"The recipe's {name} is Ultralytics' own in detection: leave it out.")
         if not 0 <= self.final_lr <= 1 or self.plain_epochs < 0:
             raise UserError("The recipe's final_lr must lie between 0 and 1, and plain_epochs must be at least 0.")
