@@ -180,6 +180,7 @@ def _segment(
 def _detect(data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Machine) -> DetectTask:
     require("ultralytics", "detect")
     from rfaconv.models.yolo.rows import Where
+    from rfaconv.tasks.detect.fit import configuration, one_process
     from rfaconv.tasks.detect.recipe import DetectRecipe
     from rfaconv.tasks.detect.task import DetectTask
 
@@ -201,6 +202,8 @@ def _detect(data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Ma
     if place is not None and place.replace(",", "").replace(" ", "").isdigit():
         where = tuple(int(number) for number in place.split(",") if number.strip())
     name = model.model or ("yolov8n" if weights is None else weights.stem)
+    one_process(machine)
+    configuration(name, "rfa", where, weights)  # a wrong name is said before the data are read, which may take a while
     return DetectTask(name, read_boxed_data(data), training, machine, where, weights)
 
 

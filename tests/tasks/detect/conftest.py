@@ -31,7 +31,7 @@ def quick() -> DetectRecipe:
 @pytest.fixture(scope="session")
 def plain(scenes: DetectionData, quick: DetectRecipe, tmp_path_factory: pytest.TempPathFactory) -> Fitted:
     """The plain model, trained on eight scenes for long enough to know them by heart."""
-    changes = {"epochs": 60, "augment": "none", "batch_size": 4}
+    changes = {"epochs": 60, "augment": "none", "batch_size": 4, "warmup_epochs": 0.0}
     few = replace(scenes, train=scenes.train[:8], val=scenes.train[:8], fingerprint="eight")
     job = DetectJob("yolov8n", "conv", few, quick.changed(changes), 0)
     folder = tmp_path_factory.mktemp("runs") / "plain"

@@ -55,7 +55,7 @@ def _write(folder: Path, scenes: SceneData) -> None:
             (made / "labels" / part).mkdir(parents=True)
             for index in range(len(found)):
                 path = made / "images" / part / f"{index:05d}.png"
-                Image.fromarray(found.images[index]).save(path)
+                Image.fromarray(found.images[index]).save(path, compress_level=1)
                 (made / "labels" / part / f"{index:05d}.txt").write_text(label_text(boxed(found, index, path)), "utf-8")
         (made / "data.yaml").write_text(data_yaml(("train", "val"), SCENE_CLASSES), "utf-8")
         made.chmod(0o755)

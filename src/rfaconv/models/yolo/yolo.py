@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,11 @@ def _anchored() -> list[str]:
 
 def model_names() -> list[str]:
     """The models that can be built by name: those of the installed Ultralytics that detect, and ours."""
+    return list(_model_names())
+
+
+@cache
+def _model_names() -> tuple[str, ...]:
     found = {*_own(), *_anchored()}
     for path in (Path(library.ultralytics.__file__).parent / "cfg" / "models").glob("*/yolo*.yaml"):
         config = yaml.safe_load(path.read_text("utf-8"))
@@ -162,7 +168,7 @@ def model_names() -> list[str]:
             scales = config.get("scales") or {}
             scaled = [_scaled(family, scale) for scale in scales]
             found.update(scaled or [family])
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def load_config(name: str) -> Config:

@@ -26,6 +26,27 @@ from rfaconv.tasks.rundir import claim, read_json, read_result, write_result
 from rfaconv.tasks.training import Machine
 
 
+def configuration(model: str, conv: str, where: Where = None, weights: Path | None = None) -> Config:
+    """The configuration of a model (of `weights`, where there are some) with the convolution in its places.
+
+    Raises:
+        UserError: an unknown model, layer or place.
+    """
+    if weights is not None:
+        found: Config = YOLO(weights, conv, where).model.yaml
+        return found
+    config = load_config(model)
+    return config if conv == "conv" else with_conv(config, conv, where)
+
+
+def one_process(machine: Machine) -> None:
+    """Raise a UserError if more than one process is asked for."""
+    if machine.devices > 1:
+        raise UserError(
+            "Detection trains in one process here; rfaconv.YOLO(...).train(device=[0, 1]) takes several GPUs."
+        )
+
+
 @dataclass(frozen=True)
 class DetectJob:
     """What to train: a model with a convolution, on data, by a recipe, from a seed."""
@@ -42,10 +63,7 @@ class DetectJob:
     @property
     def config(self) -> Config:
         """The model's configuration, with the convolution in its places."""
-        if self.weights is not None:
-            return self.trained().yaml
-        config = load_config(self.model)
-        return config if self.conv == "conv" else with_conv(config, self.conv, self.where)
+        return configuration(self.model, self.conv, self.where, self.weights)
 
     def trained(self) -> AttentionDetectionModel:
         """The model of `weights`, each layer starting as the convolution it stands for."""
@@ -94,10 +112,7 @@ def fit(
         UserError: the folder is another job's, or a file in it cannot be read; or more than one process is asked for.
     """
     machine = machine or Machine()
-    if machine.devices > 1:
-        raise UserError(
-            "Detection trains in one process here; rfaconv.YOLO(...).train(device=[0, 1]) takes several GPUs."
-        )
+    one_process(machine)
     device = best_device(machine.accelerator)
     claim(run_dir, job.facts())
     if (run_dir / "result.json").exists():
