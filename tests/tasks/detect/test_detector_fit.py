@@ -100,7 +100,9 @@ def test_the_figures_are_the_same_at_each_step(
         data=str(data.write(tmp_path)), imgsz=64, batch=8, device="cpu", workers=0, plots=False, project=str(tmp_path)
     )
     assert theirs.box.map == pytest.approx(wanted, abs=0.03)
-    assert theirs.box.map == pytest.approx(fitted.result.curves["val_map"][-1], abs=2e-3)
+    # The file is in half precision, the curve's model was not: on eight images one box that changes its place in the
+    # order by confidence moves the figure by some thousandths.
+    assert theirs.box.map == pytest.approx(fitted.result.curves["val_map"][-1], rel=0.01)
     monkeypatch.setattr(sys, "argv", ["rfaconv", "eval", str(fitted.folder), "--data", str(tmp_path / "data.yaml")])
     with pytest.raises(SystemExit) as stopped:
         main()
