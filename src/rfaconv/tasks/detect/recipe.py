@@ -8,15 +8,13 @@ from typing import Any, ClassVar
 from rfaconv.errors import UserError
 from rfaconv.tasks.recipe import Recipe
 
-_FLIP = {
-    "mosaic": 0.0, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "degrees": 0.0, "translate": 0.0, "scale": 0.0,
-    "erasing": 0.0,
-}  # fmt: skip
+_LIGHT = {"mosaic": 0.0, "erasing": 0.0}
+_NONE = {**_LIGHT, "hsv_h": 0.0, "hsv_s": 0.0, "hsv_v": 0.0, "translate": 0.0, "scale": 0.0, "fliplr": 0.0}
 _AUGMENTATIONS: dict[str, dict[str, float]] = {
     "mosaic": {},
-    "light": {"mosaic": 0.0, "erasing": 0.0},
-    "flip": _FLIP,
-    "none": {**_FLIP, "fliplr": 0.0},
+    "light": _LIGHT,
+    "hues": {**_LIGHT, "hsv_h": 0.5, "scale": 0.2},
+    "none": _NONE,
 }
 
 
@@ -30,7 +28,7 @@ class DetectRecipe(Recipe):
     Attributes:
         image_size: side in pixels the images are brought to, a multiple of 32; None is the data's own size, else 640.
         augment: mosaic (Ultralytics' own: mosaics, shifts, scales, flips and colours), light (the same without
-            mosaics), flip (flips alone) or none.
+            mosaics), hues (light, with any hue and smaller changes of scale) or none.
         eval_transform: "letterbox": images keep their shape.
         schedule: cosine, linear (both to `final_lr`) or constant.
         optimizer: SGD (with Nesterov's momentum) or AdamW.

@@ -86,7 +86,7 @@ class RecipeTrainer(AttentionDetectionTrainer):
         model: Any = self.model
         return CheckedDataset(
             self.images.train if train else self.images.val, self.data, self.args, batch_size=batch or self.batch_size,
-            augment=train, rect=not train, stride=max(int(model.stride.max()), 32),
+            augment=train, rect=False, stride=max(int(model.stride.max()), 32),
         )  # fmt: skip
 
     def resume_training(self, ckpt: Any) -> None:
