@@ -201,9 +201,12 @@ def _detect(data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Ma
     place, where = model.where, cast("Where", model.where)
     if place is not None and place.replace(",", "").replace(" ", "").isdigit():
         where = tuple(int(number) for number in place.split(",") if number.strip())
-    name = model.model or ("yolov8n" if weights is None else weights.stem)
+    name = model.model or "yolov8n"
     one_process(machine)
-    configuration(name, "rfa", where, weights)  # a wrong name is said before the data are read, which may take a while
+    # A wrong name is said before the data are read, which may take a while.
+    config = configuration(name, "rfa", where, weights)
+    if weights is not None:
+        name = Path(str(config.get("yaml_file", weights))).stem
     return DetectTask(name, read_boxed_data(data), training, machine, where, weights)
 
 

@@ -14,6 +14,7 @@ _AUGMENTATIONS: dict[str, dict[str, float]] = {
     "mosaic": {},
     "light": _LIGHT,
     "hues": {**_LIGHT, "hsv_h": 0.5, "scale": 0.2},
+    "flip": {**_NONE, "fliplr": 0.5},
     "none": _NONE,
 }
 
@@ -28,7 +29,7 @@ class DetectRecipe(Recipe):
     Attributes:
         image_size: side in pixels the images are brought to, a multiple of 32; None is the data's own size, else 640.
         augment: mosaic (Ultralytics' own: mosaics, shifts, scales, flips and colours), light (the same without
-            mosaics), hues (light, with any hue and smaller changes of scale) or none.
+            mosaics), hues (light, with any hue and smaller changes of scale), flip (flips alone) or none.
         eval_transform: "letterbox": images keep their shape.
         schedule: cosine, linear (both to `final_lr`) or constant.
         optimizer: SGD (with Nesterov's momentum) or AdamW.
