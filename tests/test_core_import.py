@@ -10,6 +10,7 @@ import pytest
 
 CONVERSION = Path(__file__).parents[1] / "src" / "rfaconv" / "conversion"
 BLOCKED = ["torchvision", "timm", "lightning", "torchmetrics", "typer", "rich", "matplotlib", "scipy", "yaml", "jinja2"]
+BLOCKED += ["ultralytics", "cv2"]
 
 PROGRAM = f"""
 import sys

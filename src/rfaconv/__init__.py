@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from rfaconv.conversion import simplify as simplify
     from rfaconv.models import create_model as create_model
     from rfaconv.models import create_segmenter as create_segmenter
+    from rfaconv.models.yolo import YOLO as YOLO
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "YOLO",
     "AttentionConv2d",
     "CAConv",
     "CAMConv",
@@ -60,6 +62,7 @@ __all__ = [
 
 # name: (module, the extra it needs)
 _LAZY = {
+    "YOLO": ("rfaconv.models.yolo", "detect"),
     "create_model": ("rfaconv.models", "classify"),
     "create_segmenter": ("rfaconv.models", "segment"),
     **dict.fromkeys(("convert", "load", "load_published", "save", "simplify"), ("rfaconv.conversion", "classify")),

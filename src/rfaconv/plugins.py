@@ -34,3 +34,8 @@ def load_plugins(paths: Sequence[str]) -> None:
         except Exception as error:
             raise UserError(f"The plugin '{name}' fails: {type(error).__name__}: {error}") from error
         _loaded.add(path)
+
+
+def loaded_plugins() -> list[Path]:
+    """The files loaded so far."""
+    return sorted(_loaded)

@@ -30,7 +30,8 @@ def rfaconv(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 @pytest.mark.parametrize(
-    "command", ["compare", "train", "eval", "convert", "predict", "info", "profile layers", "profile models"]
+    "command",
+    ["compare", "data convert", "train", "eval", "convert", "predict", "info", "profile layers", "profile models"],
 )
 def test_help_shows_an_example(command: str) -> None:
     done = rfaconv(*command.split(), "--help")

@@ -38,6 +38,8 @@ def test_rfa_counts_as_its_formula_whoever_computes_it() -> None:
     assert count(layer, (4, 6, 6)).macs == by_hand
     layer.backend = "torch"
     assert count(layer, (4, 6, 6)).macs == by_hand
+    with_norm = create_conv("rfa", 4, 8, norm_layer="batchnorm2d", act_layer="silu")
+    assert count(with_norm, (4, 6, 6)).macs == by_hand + 4 * 8 * 36
 
     class Functional(nn.Module):
         def __init__(self) -> None:

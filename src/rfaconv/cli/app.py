@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from rfaconv.cli import compare, convert, evaluate, info, predict, profile, train
+from rfaconv.cli import compare, convert, data, evaluate, info, predict, profile, train
 
 app = typer.Typer(
     name="rfaconv",
@@ -21,4 +21,5 @@ app.command("eval")(evaluate.command)
 app.command("convert")(convert.command)
 app.command("predict")(predict.command)
 app.command("info")(info.command)
+app.add_typer(data.app, name="data")
 app.add_typer(profile.app, name="profile")

@@ -58,6 +58,8 @@ def command(
 
         rfaconv compare --task segment
 
+        rfaconv compare --task detect --model yolov8n --convs rfa,rfca
+
         rfaconv compare --data ~/photos --model resnet18 --convs rfa,rfcbam --seeds 5 --epochs 30
     """
     from rfaconv.cli.live import Live

@@ -12,7 +12,7 @@ from rfaconv.cli.options import console
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model.safetensors of `rfaconv train`, or its folder.")],
+    model: Annotated[Path, typer.Argument(help="A model.safetensors or .pt of `rfaconv train`, or its folder.")],
     data: options.DataOption = None,
     plugin: options.PluginOption = None,
     channels: options.ChannelsOption = None,
@@ -38,6 +38,10 @@ def command(
     from rfaconv.tasks.checkpoint import load_model
 
     options.use_plugins(plugin)
+    if (detector := tasks.as_detector(model)) is not None:
+        options.read_manner("detect", scales, flip, window)
+        _detect(detector, tasks.DataWords(data, channels, skip_broken, check, data_seed), batch_size or 16)
+        return
     network, record = load_model(model)
     manner = options.read_manner(record.task, scales, flip, window)
     words = tasks.DataWords(data, channels, skip_broken, check, data_seed)
@@ -53,6 +57,20 @@ def command(
     width = max(6, *map(len, metrics))
     for name, value in metrics.items():
         console.print(f"{name:<{width}} {value:.4f}", highlight=False, markup=False)
+
+
+def _detect(model: Path, words: tasks.DataWords, batch_size: int) -> None:
+    from rfaconv.tasks.detect.evaluate import best_device, evaluate, trained_size
+
+    images = tasks.read_boxed_data(words)
+    found = evaluate(
+        model, images, image_size=trained_size(model), batch_size=batch_size, device=best_device("auto")
+    ).scores
+    console.print(f"{options.shown(model)} on {images.name}, {len(images.val):,} images", highlight=False)
+    classes = {f"AP {name}": value for name, value in zip(images.classes, found.class_ap, strict=True)}
+    figures = {name: value for name, value in {**found.metrics, **classes}.items() if value == value}
+    for name, value in figures.items():
+        console.print(f"{name:<{max(map(len, figures))}} {value:.4f}", highlight=False, markup=False)
 
 
 def _segment(

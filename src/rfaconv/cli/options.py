@@ -35,7 +35,8 @@ DataOption: TypeAlias = Annotated[
         "--data",
         metavar="DIR",
         help="Images: a folder of class folders, one with train/ and val/, ImageNet's or Places365's layout, or IDX "
-        "files; with masks: images/ and masks/, VOC 2012, Cityscapes or COCO. Without it: the embedded images.",
+        "files; with masks: images/ and masks/, VOC 2012, Cityscapes or COCO; with boxes: a data.yaml. Without it: the "
+        "embedded images.",
         show_default=False,
     ),
 ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rfaconv.cli import options
+from rfaconv.cli import options, tasks
 from rfaconv.cli.options import console
 from rfaconv.errors import UserError
 from rfaconv.files import write_text
@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="A model.safetensors of `rfaconv train`, or its folder.")],
+    model: Annotated[Path, typer.Argument(help="A model.safetensors or .pt of `rfaconv train`, or its folder.")],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="classify: how many classes to name.")] = 5,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="classify: write a CSV file instead of printing. segment: the folder for the masks; default: masks.",
+            help="classify, detect: write a CSV file instead of printing. segment: the folder for the masks; default: "
+            "masks.",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +38,7 @@ def command(
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="segment: write overlays too.")] = True,
     plugin: options.PluginOption = None,
 ) -> None:
-    """What a model sees in images: the most likely classes, or masks with a palette and overlays.
+    """What a model sees in images: the most likely classes, boxes, or masks with a palette and overlays.
 
     Examples:
 
@@ -50,6 +51,10 @@ def command(
 
     warnings.filterwarnings("ignore", module="PIL")  # what a broken file is like is said in our own sentence
     options.use_plugins(plugin)
+    if (detector := tasks.as_detector(model)) is not None:
+        options.read_manner("detect", scales, flip, window)
+        _boxes(detector, find_images(images), out)
+        return
     network, record = load_model(model)
     paths = find_images(images)
     manner = options.read_manner(record.task, scales, flip, window)
@@ -59,6 +64,22 @@ def command(
         failed = _classes(network, record, paths, top, out)
     if failed:
         raise UserError(f"{len(failed)} of {len(paths)} files could not be read, e.g. '{failed[0]}'.")
+
+
+def _boxes(model: Path, paths: list[Path], out: Path | None) -> None:
+    """Print or write the boxes of each image."""
+    from rfaconv.tasks.detect.predict import as_csv, predict
+
+    found = list(predict(model, paths))
+    if out is not None:
+        write_text(out, as_csv(found))
+        console.print(f"Predictions: {options.shown(out)}", highlight=False, soft_wrap=True)
+    else:
+        for prediction in found:
+            console.print(prediction.error or str(prediction), highlight=False, markup=False, soft_wrap=True)
+    broken = [prediction for prediction in found if prediction.error]
+    if broken:
+        raise UserError(f"{len(broken)} of {len(found)} files could not be read, e.g. '{broken[0].path}'.")
 
 
 def _classes(network: Any, record: Any, paths: list[Path], top: int, out: Path | None) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
 import typer
 
@@ -13,17 +13,19 @@ from rfaconv.errors import UserError, require, unknown_name
 
 if TYPE_CHECKING:
     from rfaconv.tasks.classify.task import ClassifyTask
+    from rfaconv.tasks.detect.task import DetectTask
     from rfaconv.tasks.segment.task import SegmentTask
     from rfaconv.tasks.training import Machine
 
-TASKS = ("classify", "segment")
+TASKS = ("classify", "detect", "segment")
 
-TaskOption: TypeAlias = Annotated[str, typer.Option("--task", metavar="NAME", help="classify or segment.")]
+TaskOption: TypeAlias = Annotated[str, typer.Option("--task", metavar="NAME", help="classify, detect or segment.")]
 ModelOption: TypeAlias = Annotated[
     str | None,
     typer.Option(
-        help="resnet10s, resnet18, resnet34 or resnet50 (segment: resnet10 instead of resnet10s, as the encoder); "
-        "default: a small one for small images, else resnet18."
+        help="resnet10s, resnet18, resnet34 or resnet50 (segment: resnet10 instead of resnet10s, as the encoder; "
+        "detect: yolov8n, yolov5s, yolo11n, yolov7-tiny, ... or a YAML); default: a small one for small images, else "
+        "resnet18; detect: yolov8n."
     ),
 ]
 ArchitectureOption: TypeAlias = Annotated[
@@ -45,7 +47,7 @@ WhereOption: TypeAlias = Annotated[
         "--where",
         metavar="PLACE",
         help="segment: exchange convolutions in the encoder (default), the atrous pyramid too (aspp), or the whole "
-        "decoder too (decoder).",
+        "decoder too (decoder). detect: backbone, neck, or numbers of layers with commas; default: the paper's.",
         show_default=False,
     ),
 ]
@@ -59,7 +61,8 @@ WeightsOption: TypeAlias = Annotated[
         "--weights",
         metavar="FILE",
         help="segment: a classifier's weights for the encoder (model.safetensors of `rfaconv train`, or a folder): of "
-        "the plain network, each layer starting as its convolution, or of the same convolution ({conv} in it).",
+        "the plain network, each layer starting as its convolution, or of the same convolution ({conv} in it). detect: "
+        "a plain YOLO checkpoint (yolov8n.pt), each layer starting as its convolution.",
     ),
 ]
 
@@ -77,7 +80,7 @@ class DataWords:
 
 @dataclass(frozen=True)
 class ModelWords:
-    """What was said of the model; all but the first for segmentation alone."""
+    """What was said of the model; all but the first are not for classification."""
 
     model: str | None
     architecture: str | None
@@ -104,7 +107,7 @@ def make_task(
     machine: Machine,
     tensorboard: bool,
     start: Path | None = None,
-) -> ClassifyTask | SegmentTask:
+) -> ClassifyTask | DetectTask | SegmentTask:
     """The task of that name, its data read and checked.
 
     Raises:
@@ -116,6 +119,10 @@ def make_task(
         if start is not None:
             raise UserError("--start is for --task classify; --weights gives a segmenter's encoder its weights.")
         return _segment(data, model, recipe, machine, tensorboard)
+    if task == "detect":
+        if start is not None:
+            raise UserError("--start is for --task classify.")
+        return _detect(data, model, recipe, machine)
     return _classify(data, model, recipe, machine, tensorboard, start)
 
 
@@ -138,7 +145,7 @@ def _classify(
     }
     wrong = next((name for name, value in given.items() if value), None)
     if wrong is not None:
-        raise UserError(f"{wrong} is for --task segment.")
+        raise UserError(f"{wrong} is for --task segment{' or detect' if wrong == '--where' else ''}.")
     images = options.read_data(data.folder, data.channels, data.skip_broken, data.check, data.seed)
     return ClassifyTask(
         model.model or options.default_model(images),
@@ -168,6 +175,62 @@ def _segment(
     stride = 16 if model.output_stride is None and architecture.startswith("deeplab") else model.output_stride
     network = Network(architecture, encoder, stride, model.where or "encoder", arguments)
     return SegmentTask(network, images, training, machine, tensorboard, model.weights)
+
+
+def _detect(data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Machine) -> DetectTask:
+    require("ultralytics", "detect")
+    from rfaconv.models.yolo.rows import Where
+    from rfaconv.tasks.detect.fit import configuration, one_process
+    from rfaconv.tasks.detect.recipe import DetectRecipe
+    from rfaconv.tasks.detect.task import DetectTask
+
+    given = {
+        "--arch": model.architecture,
+        "--output-stride": model.output_stride,
+        "--arg": model.arguments,
+    }
+    wrong = next((name for name, value in given.items() if value), None)
+    if wrong is not None:
+        raise UserError(f"{wrong} is for --task segment.")
+    weights = model.weights
+    if weights is not None and (weights.suffix != ".pt" or not weights.is_file()):
+        raise UserError(f"--weights takes a YOLO checkpoint (.pt) in detection; '{weights}' is none.")
+    if weights is not None and model.model is not None:
+        raise UserError("--weights says what model it is: leave --model out.")
+    training = options.read_recipe(recipe.name, recipe.epochs, recipe.settings, DetectRecipe)
+    place, where = model.where, cast("Where", model.where)
+    if place is not None and place.replace(",", "").replace(" ", "").isdigit():
+        where = tuple(int(number) for number in place.split(",") if number.strip())
+    name = model.model or "yolov8n"
+    one_process(machine)
+    # A wrong name is said before the data are read, which may take a while.
+    config = configuration(name, "rfa", where, weights)
+    if weights is not None:
+        name = Path(str(config.get("yaml_file", weights))).stem
+    return DetectTask(name, read_boxed_data(data), training, machine, where, weights)
+
+
+def as_detector(path: Path) -> Path | None:
+    """The detector's file, where `path` is one (.pt, .onnx) or the folder of a run that trained one."""
+    if path.is_dir() and (path / "model.pt").is_file():
+        return path / "model.pt"
+    if path.suffix.lower() not in (".pt", ".onnx"):
+        return None
+    if not path.is_file():
+        raise UserError(f"There is no model '{path}'; `rfaconv train --task detect` writes one as OUT/model.pt.")
+    return path
+
+
+def read_boxed_data(data: DataWords) -> Any:
+    """Images with boxes."""
+    from rfaconv.data.detection import load_detection
+
+    if data.channels not in (None, 3):
+        raise UserError("Detection reads all images as colour: --channels is for --task classify.")
+    if data.skip_broken:
+        raise UserError("--skip-broken is not for --task detect: `rfaconv data convert --lenient` mends a data set.")
+    with options.checking() as progress:
+        return load_detection(data.folder, verify=data.check, progress=progress)
 
 
 def read_masked_data(data: DataWords) -> Any:

@@ -40,13 +40,15 @@ def command(
 ) -> None:
     """Train one model; killed at any moment, the same command goes on where it was.
 
-    Leaves model.safetensors, metrics.csv, result.json and TensorBoard logs in OUT.
+    Leaves model.safetensors (detect: model.pt), metrics.csv, result.json and TensorBoard logs in OUT.
 
     Examples:
 
         rfaconv train --conv rfa
 
         rfaconv train --task segment --data ~/VOC2012 --model resnet18 --conv rfa --output-stride 8 --recipe voc
+
+        rfaconv train --task detect --data my-project --model yolov8n --conv rfa --recipe paper
 
         rfaconv train --data ~/imagenet --model resnet18 --conv rfcbam --recipe paper --devices 8 --workers 8
     """
@@ -71,4 +73,5 @@ def command(
     if options.is_first_process():
         figures = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
         console.print(f"{job.title}, {conv}, seed {seed}: {figures}", highlight=False)
-        console.print(f"Model: {options.shown(folder / 'model.safetensors')}", highlight=False, soft_wrap=True)
+        made = folder / ("model.pt" if task == "detect" else "model.safetensors")
+        console.print(f"Model: {options.shown(made)}", highlight=False, soft_wrap=True)

@@ -78,14 +78,13 @@ def survey(
     return found
 
 
-def broken_message(root: Path, broken: Mapping[str, str], total: int) -> str:
-    """The sentence that names the first few of `broken` (names with reasons), of `total` images."""
+def broken_message(
+    root: Path, broken: Mapping[str, str], total: int, remedy: str = "--skip-broken leaves such files out"
+) -> str:
+    """The sentence that names the first few of `broken` (names with reasons), of `total` images, and what to do."""
     named = [f"{quoted(name)} ({broken[name]})" for name in sorted(broken)[:3]]
     more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-    return (
-        f"{len(broken)} of {total} images under {quoted(root)} cannot be read: {', '.join(named)}{more}; "
-        "--skip-broken leaves such files out."
-    )
+    return f"{len(broken)} of {total} images under {quoted(root)} cannot be read: {', '.join(named)}{more}; {remedy}."
 
 
 def _stat(path: Path) -> Stat:

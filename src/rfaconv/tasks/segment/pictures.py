@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rfaconv.data.segmentation import IGNORE
 from rfaconv.figures import RIGHT, WRONG, bare, conv_style, draw_svg, shorten
+from rfaconv.tasks.examples import choose_by_gain
 from rfaconv.tasks.segment.infer import colours
 
 MOST_CLASSES = 40
@@ -32,13 +33,7 @@ def choose_examples(baseline: Sequence[float], variant: Sequence[float], count: 
         variant: likewise.
         count: how many.
     """
-    gains = np.nan_to_num(np.asarray(variant) - np.asarray(baseline))
-    order = [int(index) for index in np.argsort(-gains, kind="stable")]
-    third = count // 3
-    chosen = order[:third] + order[len(order) - third :]
-    rest = [index for index in range(len(gains)) if index not in set(chosen)]
-    places = np.linspace(0, len(rest) - 1, min(count - 2 * third, len(rest))).round().astype(int) if rest else []
-    return list(dict.fromkeys([*chosen, *(rest[place] for place in places)]))[:count]
+    return choose_by_gain(np.nan_to_num(np.asarray(variant) - np.asarray(baseline)).tolist(), count)
 
 
 def class_bars(classes: Sequence[str], ious: Mapping[str, Sequence[float]]) -> str:

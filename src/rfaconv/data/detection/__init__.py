@@ -1,0 +1,9 @@
+"""Images with boxes: read from the usual forms, checked, and written as Ultralytics takes them."""
+
+from __future__ import annotations
+
+from rfaconv.data.detection.convert import Converted, convert_detection
+from rfaconv.data.detection.data import DetectionData, load_detection
+from rfaconv.data.detection.findings import RefusedError
+
+__all__ = ["Converted", "DetectionData", "RefusedError", "convert_detection", "load_detection"]
