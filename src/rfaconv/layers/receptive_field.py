@@ -19,10 +19,10 @@ from rfaconv.layers.attention import (
 )
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.folding import has_call_hooks, has_fixed_statistics, is_hooked
-from rfaconv.ops.call import RFACall
+from rfaconv.ops.call import GatedCall, RFACall
 from rfaconv.ops.dispatch import compute, preferred_backend, takes, takes_gated
 from rfaconv.ops.epilogue import Epilogue
-from rfaconv.ops.gated import Features, GatedCall, batch_statistics, gated_conv2d
+from rfaconv.ops.gated import Features, batch_statistics, gated_conv2d
 from rfaconv.ops.stages import contract, fold_batch_norm, generate, norm_as_line, update_running
 from rfaconv.ops.window import Window
 

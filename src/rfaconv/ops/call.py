@@ -1,4 +1,4 @@
-"""One call of the operator, checked: what every backend receives."""
+"""What a backend receives: one call of the operator, checked; or what it must know of a gated convolution."""
 
 from __future__ import annotations
 
@@ -65,3 +65,13 @@ class RFACall(NamedTuple):
                     f"{name} must have shape {list(shape)} for {channels} input channels and a "
                     f"{self.window.kernel_size} kernel, got {list(tensor.shape)}"
                 )
+
+
+class GatedCall(NamedTuple):
+    """What a backend must know of a gated convolution to say whether its kernels take it."""
+
+    input: Tensor
+    feature_weight: Tensor
+    weight: Tensor
+    window: Window
+    batch_statistics: bool

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from rfaconv.errors import UserError, unknown_name
-from rfaconv.ops.call import RFACall
+from rfaconv.ops.call import GatedCall, RFACall
 from rfaconv.ops.composed import rfa_composed
 from rfaconv.ops.cpu import backend as cpu
-from rfaconv.ops.gated import GatedCall
 from rfaconv.ops.reference import rfa_reference
 from rfaconv.ops.triton import backend as triton
 
@@ -139,7 +138,12 @@ register_backend(
 register_backend(
     Backend("torch", rfa_composed, lambda: "PyTorch operators, no rearrangement, batch norm folded in eval", _no_group)
 )
-register_backend(Backend("triton", triton.rfa_triton, triton.says, triton.declines, takes_epilogue=True))
+register_backend(
+    Backend(
+        "triton", triton.rfa_triton, triton.says, triton.declines,
+        takes_epilogue=True, declines_gated=triton.declines_gated,
+    )
+)  # fmt: skip
 register_backend(
     Backend("cpu", cpu.rfa_cpu, cpu.says, cpu.declines, takes_epilogue=True, declines_gated=cpu.declines_gated)
 )

@@ -41,16 +41,6 @@ class Features(NamedTuple):
     window: Window
 
 
-class GatedCall(NamedTuple):
-    """What a backend must know of a gated convolution to say whether its kernels take it."""
-
-    input: Tensor
-    feature_weight: Tensor
-    weight: Tensor
-    window: Window
-    batch_statistics: bool
-
-
 def gated_conv2d(
     x: Tensor,
     features: Features,
@@ -63,7 +53,8 @@ def gated_conv2d(
 ) -> Tensor:
     """The convolution of the features, weighed by what `gates` makes of their survey.
 
-    The kernels compute in float32, with sums over the batch in float64; the gates in weight's dtype, or the autocast's.
+    On a CPU the kernels compute in float32, on a GPU with the products' factors in the dtype of the output, which is
+    the autocast's or x's; sums over the batch are float64. The gates are computed in weight's dtype, or the autocast's.
 
     Args:
         x: [B, C, H, W].
@@ -81,7 +72,8 @@ def gated_conv2d(
         one, two = gates(first.to(weight.dtype), second.to(weight.dtype))
         return one.float(), two.float()
 
-    x, kernel, kernel_bias = x.float(), weight.float(), None if bias is None else bias.float()
+    factors = torch.float32 if x.is_cpu else dtype
+    x, kernel, kernel_bias = x.to(factors), weight.to(factors), None if bias is None else bias.float()
     epilogue = epilogue.float()
     if not torch.is_grad_enabled():
         found = gates_in_float32(*_survey(x, features, kind)[:2])

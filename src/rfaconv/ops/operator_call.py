@@ -13,12 +13,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from rfaconv.ops.call import RFACall
+from rfaconv.ops.call import GatedCall, RFACall
 from rfaconv.ops.epilogue import ACTS, Epilogue
 from rfaconv.ops.gradients import gradients
 from rfaconv.ops.shapes import flat
 from rfaconv.ops.stages import output_size, update_running
-from rfaconv.ops.window import Window
 
 FEWEST_VALUES = 32
 """With less, a gradient through batch statistics is the small difference of two large parts: the kernels add them up
@@ -36,11 +35,13 @@ def run(call: RFACall) -> Tensor:
     return after.apply(_operator(call, call.running_mean, call.running_var, None, 0, together)[0])
 
 
-def declines_sizes(x: Tensor, window: Window, batch_statistics: bool) -> str | None:
-    """Why no operator should take an input of this size, or None."""
-    if x.numel() == 0 or min(output_size(x, window)) < 1:
+def declines_sizes(call: RFACall | GatedCall) -> str | None:
+    """Why no operator should take a call of these sizes, or None."""
+    if isinstance(call, RFACall) and call.process_group is not None:
+        return None  # each process of a group must add its share to the statistics, even if it has none
+    if call.input.numel() == 0 or min(output_size(call.input, call.window)) < 1:
         return "the input or the output is empty"
-    if batch_statistics and _count(x, window) < FEWEST_VALUES:
+    if call.batch_statistics and _count(call) < FEWEST_VALUES:
         return f"batch statistics of fewer than {FEWEST_VALUES} values a channel are more exact the plain way"
     return None
 
@@ -107,13 +108,13 @@ def _operator(
     )
 
 
-def _count(x: Tensor, window: Window) -> int:
-    height, width = output_size(x, window)
-    return x.shape[0] * height * width
+def _count(call: RFACall | GatedCall) -> int:
+    height, width = output_size(call.input, call.window)
+    return call.input.shape[0] * height * width
 
 
 def _with_batch_statistics(call: RFACall) -> Tensor:
-    count = _count(call.input, call.window)
+    count = _count(call)
     moments = torch.ops.rfaconv.patch_moments(call.input.detach(), flat(call.window))
     out, mean, var = _operator(call, None, None, moments, count, Epilogue())
     _update_running(call, mean, var, count)
@@ -154,7 +155,7 @@ class _CommonStatistics(torch.autograd.Function):
 
 def _with_common_statistics(call: RFACall) -> Tensor:
     moments = torch.ops.rfaconv.patch_moments(call.input.detach(), flat(call.window))
-    count = torch.tensor([_count(call.input, call.window)], device=call.input.device)
+    count = torch.tensor([_count(call)], device=call.input.device)
     dist.all_reduce(moments, group=call.process_group)
     dist.all_reduce(count, group=call.process_group)
     out, mean, var = _CommonStatistics.apply(call, moments, int(count), *_tensors(call))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import nn
 
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.results import Metric, Picture, RunResult
+
+if TYPE_CHECKING:
+    from rfaconv.tasks.training import Machine
 
 
 class Task(Protocol):
@@ -62,3 +66,26 @@ class Task(Protocol):
             folder: where the run of a conv lies, with the seed to be shown.
             ranking: all convs, the best mean first.
         """
+
+
+class JobTask(ABC):
+    """What the tasks answer alike, from their jobs: one training, by a convolution and a seed."""
+
+    data: Any
+    machine: Machine
+
+    @abstractmethod
+    def _job(self, conv: str, seed: int) -> Any:
+        """The training of that convolution from that seed; its `facts()` tell it from every other."""
+
+    @property
+    def test_size(self) -> int:
+        return len(self.data.val)
+
+    @property
+    def accelerator(self) -> str:
+        return self.machine.accelerator
+
+    def identity(self) -> dict[str, Any]:
+        facts = self._job("conv", 0).facts()
+        return {name: value for name, value in facts.items() if name not in ("conv", "seed")}

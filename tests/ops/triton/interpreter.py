@@ -94,7 +94,9 @@ def _on_the_cpu() -> Iterator[None]:
     """The implementations in the place of the C++ ones, which are back when the library goes; and a backend that lets
     CPU tensors through to them.
     """
-    lenient = replace(dispatch._backends["triton"], declines=backend.declines_call)
+    lenient = replace(
+        dispatch._backends["triton"], declines=backend.declines_call, declines_gated=backend.declines_gated_call
+    )
     with (
         torch.library._scoped_library("rfaconv", "IMPL") as added,
         mock.patch.dict(dispatch._backends, {"triton": lenient}),

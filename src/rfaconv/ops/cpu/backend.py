@@ -1,45 +1,34 @@
-"""The backend "cpu": the C++ kernels, in inference and in training, in float32 (docs/kernels.md has the algorithm)."""
+"""The backend "cpu": the C++ kernel, in inference and in training, in float32 (docs/kernels.md has the algorithm)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from rfaconv.ops.call import RFACall
+from rfaconv.ops.call import GatedCall, RFACall
 from rfaconv.ops.cpu import library
 from rfaconv.ops.cpu.library import MOST_STRIDE, MOST_TAPS
-from rfaconv.ops.gated import GatedCall
 from rfaconv.ops.operator_call import converted, declines_sizes, dtypes, run, traced_elsewhere
-from rfaconv.ops.window import Window
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def declines(call: RFACall) -> str | None:
     """Why the kernel cannot take `call`, or None."""
-    # Each process of a group must add its share to the statistics, even if it has none.
-    alone = call.process_group is None
-    return (
-        _declines_tensors(call.input, call.weight, dtypes(call), call.window)
-        or (declines_sizes(call.input, call.window, call.batch_statistics) if alone else None)
-        or _cannot_now()
-    )
+    return _declines_tensors(call, dtypes(call)) or declines_sizes(call) or _cannot_now()
 
 
 def declines_gated(call: GatedCall) -> str | None:
     """Why the kernels cannot take a gated convolution, or None."""
-    dtypes = {call.input.dtype, call.feature_weight.dtype, call.weight.dtype}
-    return (
-        _declines_tensors(call.input, call.weight, dtypes, call.window)
-        or declines_sizes(call.input, call.window, call.batch_statistics)
-        or _cannot_now()
-    )
+    found = {call.input.dtype, call.feature_weight.dtype, call.weight.dtype}
+    return _declines_tensors(call, found) or declines_sizes(call) or _cannot_now()
 
 
-def _declines_tensors(x: Tensor, weight: Tensor, dtypes: set[torch.dtype], window: Window) -> str | None:
+def _declines_tensors(call: RFACall | GatedCall, found: set[torch.dtype]) -> str | None:
+    x, weight, window = call.input, call.weight, call.window
     if not x.is_cpu:
         return f"it runs on the CPU, not on '{x.device.type}'"
-    for dtype in dtypes:
+    for dtype in found:
         if dtype not in DTYPES:
             return f"it computes in float32, not in {dtype}"
     if x.dtype != weight.dtype and not torch.is_autocast_enabled("cpu"):

@@ -20,7 +20,7 @@ def problem_of(x: Tensor, window: list[int], weight: Tensor | None = None, group
     if weight is None:
         return Problem.of(x, window)
     problem = Problem.of(x, window, weight.shape[0], groups)
-    _check("weight", weight, (problem.outputs, problem.group_channels, *window[:2]), x.dtype, x)
+    check("weight", weight, (problem.outputs, problem.group_channels, *window[:2]), x.dtype, x)
     return problem
 
 
@@ -32,6 +32,7 @@ def dense(problem: Problem, x: Tensor, **tensors: Tensor | None) -> list[Any]:
         "moments": (channels, taps + taps * taps),
         "sum": (channels, taps),
         "outer": (channels, taps, taps),
+        "centre": (channels, taps),
     }
     shapes: dict[str, tuple[int, ...]] = {
         "feature_weight": (*features, 1, *problem.window[:2]),
@@ -42,14 +43,14 @@ def dense(problem: Problem, x: Tensor, **tensors: Tensor | None) -> list[Any]:
     }
     for name, tensor in tensors.items():
         if tensor is not None:
-            _check(name, tensor, shapes[name], torch.float64 if name in sums else torch.float32, x)
+            check(name, tensor, shapes[name], torch.float64 if name in sums else torch.float32, x)
     return [None if tensor is None else tensor.contiguous() for tensor in tensors.values()]
 
 
 def check_map(name: str, tensor: Tensor, problem: Problem, x: Tensor, outputs: bool = False) -> None:
     """A ValueError unless the tensor has x's shape, or the output's, and x's dtype."""
     size = (problem.outputs, problem.out_height, problem.out_width) if outputs else x.shape[1:]
-    _check(name, tensor, (problem.batch, *size), x.dtype, x)
+    check(name, tensor, (problem.batch, *size), x.dtype, x)
 
 
 def check_statistics(mean: Tensor | None, var: Tensor | None, moments: Tensor | None, count: int) -> None:
@@ -60,7 +61,7 @@ def check_statistics(mean: Tensor | None, var: Tensor | None, moments: Tensor | 
         raise ValueError(f"count must be at least 1, got {count}")
 
 
-def _check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, x: Tensor) -> None:
+def check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, x: Tensor) -> None:
     if tuple(tensor.shape) != shape or tensor.dtype != dtype or tensor.device != x.device:
         raise ValueError(
             f"{name} must be {list(shape)} of {dtype} on {x.device}, "

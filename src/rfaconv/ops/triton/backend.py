@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from rfaconv.ops.call import RFACall
+from rfaconv.ops.call import GatedCall, RFACall
 from rfaconv.ops.operator_call import converted, declines_sizes, dtypes, run, traced_elsewhere
 from rfaconv.ops.triton import library
 from rfaconv.ops.triton.arguments import DTYPES
@@ -22,8 +22,26 @@ def declines(call: RFACall) -> str | None:
 
 def declines_call(call: RFACall) -> str | None:
     """Why the kernels cannot take `call`, on whatever device, or None."""
+    return _declines_tensors(call, dtypes(call))
+
+
+def declines_gated(call: GatedCall) -> str | None:
+    """Why the kernels cannot take a gated convolution, or None."""
+    if not call.input.is_cuda:
+        return f"it runs on CUDA devices, not on '{call.input.device.type}'"
+    return declines_gated_call(call) or library.too_old(call.input.device)
+
+
+def declines_gated_call(call: GatedCall) -> str | None:
+    """The same on whatever device."""
+    if torch.is_grad_enabled():
+        return "it has no gradients for an attention of two gates (torch.no_grad() says that none are wanted)"
+    return _declines_tensors(call, {call.input.dtype, call.feature_weight.dtype, call.weight.dtype})
+
+
+def _declines_tensors(call: RFACall | GatedCall, found: set[torch.dtype]) -> str | None:
     x = call.input
-    for dtype in dtypes(call):
+    for dtype in found:
         if dtype not in DTYPES:
             return f"it computes in float32, bfloat16 and float16, not in {dtype}"
     if x.dtype != call.weight.dtype and not torch.is_autocast_enabled("cuda"):
@@ -32,10 +50,7 @@ def declines_call(call: RFACall) -> str | None:
         return f"it takes strided tensors, not {x.layout}"
     if call.window.taps > MOST_TAPS:
         return f"it takes at most {MOST_TAPS} taps"
-    # Each process of a group must add its share to the statistics, even if it has none.
-    alone = call.process_group is None
-    sizes = declines_sizes(x, call.window, call.batch_statistics) if alone else None
-    return sizes or traced_elsewhere() or library.MISSING
+    return declines_sizes(call) or traced_elsewhere() or library.MISSING
 
 
 def says() -> str:

@@ -59,7 +59,7 @@ def generate(
 ) -> None:
     """Fill z [groups, T, some channels, n], of the n pixels from `begin` on."""
     tile = element_tile(problem)
-    forward.generate[_grid(z, tile)](
+    forward.generate[grid_over(z, tile)](
         x, made, z, begin, begin + z.shape[3], problem.channels, problem.group_channels, z.shape[2], first_channel,
         *problem.planes, *x.stride(), *z.stride(),
         WINDOW=problem.window, CENTRED=centred, ATTEND=attend, LAST=problem.last,
@@ -87,7 +87,7 @@ def differentiate(
     grad, z and patches are [groups, T, some channels, n] of the chunk.
     """
     tile = element_tile(problem)
-    grid = _grid(z, tile)
+    grid = grid_over(z, tile)
     begin = chunk.first_image * problem.plane
     parts = torch.zeros(grid[0], problem.taps, problem.channels, device=x.device)
     backward.differentiate[grid](
@@ -161,7 +161,7 @@ def differentiate_norm(
     return grads, made
 
 
-def _grid(z: Tensor, tile: Tile) -> tuple[int, int, int]:
+def grid_over(z: Tensor, tile: Tile) -> tuple[int, int, int]:
     """Programs (pixel tile, channel tile, group) over z [groups, T, some channels, n]."""
     return math.ceil(z.shape[3] / (tile.q * tile.p)), math.ceil(z.shape[2] / tile.c), z.shape[0]
 

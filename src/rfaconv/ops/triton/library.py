@@ -5,6 +5,7 @@ Nothing here imports triton, or the kernels, before a call on a GPU needs them.
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,11 @@ import torch
 
 import rfaconv.ops.operators  # noqa: F401 (implementations are added to what is defined there)
 
-OPERATORS = ("patch_moments", "patch_moments_backward", "rfa", "rfa_backward", "norm_backward")
+OPERATORS = {
+    "operators": ("patch_moments", "patch_moments_backward", "rfa", "rfa_backward", "norm_backward"),
+    "gated": ("survey_features", "contract_gated"),
+}
+"""By the module that has them."""
 
 OLDEST = (3, 3)
 """Triton before that has no tuples of blocks."""
@@ -44,13 +49,11 @@ def too_old(device: torch.device) -> str | None:
     return None
 
 
-def implementation(name: str) -> Callable[..., Any]:
+def implementation(module: str, name: str) -> Callable[..., Any]:
     """The operator's implementation; it is imported at the first call."""
 
     def run(*args: Any) -> Any:
-        from rfaconv.ops.triton import operators
-
-        found = getattr(operators, name)
+        found = getattr(importlib.import_module(f"rfaconv.ops.triton.{module}"), name)
         x = args[1] if name.endswith("backward") else args[0]
         if not x.is_cuda:
             return found(*args)
@@ -63,8 +66,9 @@ def implementation(name: str) -> Callable[..., Any]:
 
 def register(library: torch.library.Library, key: str, *, allow_override: bool = False) -> None:
     """Add the implementations for tensors of a dispatch key."""
-    for name in OPERATORS:
-        library.impl(name, implementation(name), key, allow_override=allow_override)
+    for module, names in OPERATORS.items():
+        for name in names:
+            library.impl(name, implementation(module, name), key, allow_override=allow_override)
 
 
 _library = torch.library.Library("rfaconv", "IMPL")  # the registrations live as long as it does

@@ -6,6 +6,8 @@ sums over the batch float64. Features and attention are computed in float32, pro
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -63,7 +65,7 @@ def rfa(
         raise ValueError(f"act must be 0 to {len(ACTS) - 1}, got {act}")
     out = map_like(x, problem.outputs, problem.out_height, problem.out_width)
     if problem.pixels > 0:
-        arguments = (problem, x, made, _packed(weight), Finish(bias, scale, shift, act), out, moments is not None)
+        arguments = (problem, x, made, packed(weight), Finish(bias, scale, shift, act), out, moments is not None)
         if fuses(problem, x.dtype):
             launch.convolve(*arguments, "tf32" if convolution_allows_tf32() else "ieee")
         else:
@@ -85,14 +87,20 @@ def convolve_by_chunks(
     problem: Problem, x: Tensor, made: Tensor, weight: Tensor, end: Finish, out: Tensor, centred: bool
 ) -> None:
     """Fill `out`, chunk of pixels by chunk: the operand into a buffer, the product by torch, the epilogue."""
+    kernel = weight.view(problem.groups, problem.group_outputs, -1)
+    for begin, count in pieces(problem, x):
+        z = problem.operand(x, count, problem.group_channels)
+        launch.generate(problem, x, made, z, begin, 0, centred, attend=True)
+        sums = product(kernel, z.flatten(1, 2), problem.last).flatten(0, 1)
+        launch.finish(problem, sums, end, out, begin)
+
+
+def pieces(problem: Problem, x: Tensor) -> Iterator[tuple[int, int]]:
+    """First pixel and number of pixels of each chunk whose operand stays in the second cache."""
     a_pixel = problem.taps * problem.channels * x.element_size()
     most = max(64, OPERAND_BYTES // a_pixel // 64 * 64)
-    kernel = weight.view(problem.groups, problem.group_outputs, -1)
     for begin in range(0, problem.pixels, most):
-        z = problem.operand(x, min(most, problem.pixels - begin), problem.group_channels)
-        launch.generate(problem, x, made, z, begin, 0, centred, attend=True)
-        sums = _product(kernel, z.flatten(1, 2), problem.last).flatten(0, 1)
-        launch.finish(problem, sums, end, out, begin)
+        yield begin, min(most, problem.pixels - begin)
 
 
 def rfa_backward(
@@ -108,7 +116,7 @@ def rfa_backward(
     )
     taps, channels = problem.taps, problem.channels
     means = made[taps * (taps + 2) + 2 :] if moments is not None else None
-    kernel = _packed(weight).view(groups, problem.group_outputs, taps, problem.group_channels)
+    kernel = packed(weight).view(groups, problem.group_outputs, taps, problem.group_channels)
     grad_kernel = torch.zeros_like(kernel, dtype=torch.float32)
     grad_attention = torch.zeros(channels, taps, device=x.device, dtype=torch.float64)
     products = torch.zeros(channels, taps + taps * taps, device=x.device, dtype=torch.float64)
@@ -118,11 +126,11 @@ def rfa_backward(
         upstream = grad_out[chunk.first_image : chunk.first_image + chunk.images].transpose(0, 1)
         upstream = upstream.reshape(groups, problem.group_outputs, -1)
         some_kernel = kernel[..., chunk.first_channel : last].flatten(2)
-        grad_z = _product(some_kernel.mT, upstream, problem.last).unflatten(1, (taps, -1))
+        grad_z = product(some_kernel.mT, upstream, problem.last).unflatten(1, (taps, -1))
         z = problem.operand(x, upstream.shape[2], chunk.some_channels)
         patches = torch.empty_like(z) if input_too else None
         grad_attention += launch.differentiate(problem, x, made, grad_z, z, patches, chunk, moments is not None)
-        some_grad = _product(upstream, z.flatten(1, 2).mT, False).unflatten(2, (taps, -1))
+        some_grad = product(upstream, z.flatten(1, 2).mT, False).unflatten(2, (taps, -1))
         grad_kernel[..., chunk.first_channel : last] += some_grad
         products += launch.add_products(problem, x, grad_z, means, chunk, torch.float32)
         if patches is not None:
@@ -179,7 +187,7 @@ def _go_back(problem: Problem, x: Tensor, made: Tensor, grad_x: Tensor, add: boo
         launch.gather(problem, patches, grad_x, chunk, add)
 
 
-def _product(left: Tensor, right: Tensor, last: bool) -> Tensor:
+def product(left: Tensor, right: Tensor, last: bool) -> Tensor:
     """left @ right, of matrices [groups, ., .]; with `last`, columns of the result are neighbours in memory."""
     with products_as_convolutions():
         return torch.bmm(right.mT, left.mT).mT if last else torch.bmm(left, right)
@@ -193,6 +201,6 @@ def _whole(problem: Problem) -> Chunk:
     return Chunk(0, problem.batch, 0, problem.group_channels)
 
 
-def _packed(weight: Tensor) -> Tensor:
+def packed(weight: Tensor) -> Tensor:
     """[O, C/groups, kh, kw] as [O, T, C/groups]."""
     return weight.flatten(2).transpose(1, 2).contiguous()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -21,11 +20,12 @@ from rfaconv.tasks.classify.start import Start
 from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.recipe import Recipe
 from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.task import JobTask
 from rfaconv.tasks.training import Machine
 
 
 @dataclass(frozen=True)
-class ClassifyTask:
+class ClassifyTask(JobTask):
     """A model's name, data and a recipe; see `rfaconv.tasks.task.Task` for what each member is."""
 
     model: str
@@ -48,14 +48,6 @@ class ClassifyTask:
         return f"{self.model} on {self.data.name}"
 
     @property
-    def test_size(self) -> int:
-        return len(self.data.val)
-
-    @property
-    def accelerator(self) -> str:
-        return self.machine.accelerator
-
-    @property
     def input_size(self) -> tuple[int, int, int]:
         record = self._job("conv", 0).record
         return record.channels, record.image_size, record.image_size
@@ -63,10 +55,6 @@ class ClassifyTask:
     @property
     def cost_batch(self) -> int:
         return 32
-
-    def identity(self) -> dict[str, Any]:
-        facts = self._job("conv", 0).facts()
-        return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
 
     def facts(self) -> dict[str, str]:
         more = {}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 from torch import nn
@@ -20,13 +19,14 @@ from rfaconv.tasks.detect.recipe import DetectRecipe
 from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.results import Metric, Picture, RunResult
 from rfaconv.tasks.rundir import read_result
+from rfaconv.tasks.task import JobTask
 from rfaconv.tasks.training import Machine
 
 EXAMPLES = 9
 
 
 @dataclass(frozen=True)
-class DetectTask:
+class DetectTask(JobTask):
     """A model's name, data and a recipe; see `rfaconv.tasks.task.Task` for what each member is."""
 
     model: str
@@ -50,14 +50,6 @@ class DetectTask:
         return f"{self.model} on {self.data.name}"
 
     @property
-    def test_size(self) -> int:
-        return len(self.data.val)
-
-    @property
-    def accelerator(self) -> str:
-        return self.machine.accelerator
-
-    @property
     def input_size(self) -> tuple[int, int, int]:
         size = self._job("conv", 0).image_size
         return 3, size, size
@@ -65,10 +57,6 @@ class DetectTask:
     @property
     def cost_batch(self) -> int:
         return self.recipe.batch_size
-
-    def identity(self) -> dict[str, Any]:
-        facts = self._job("conv", 0).facts()
-        return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
 
     def facts(self) -> dict[str, str]:
         boxes = [sum(len(image.boxes) for image in images) for images in (self.data.train, self.data.val)]

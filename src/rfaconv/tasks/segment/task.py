@@ -19,13 +19,14 @@ from rfaconv.tasks.segment.fit import Network, SegmentJob, fit, read_class_iou, 
 from rfaconv.tasks.segment.pictures import choose_examples, class_bars, example
 from rfaconv.tasks.segment.predict import segment_one
 from rfaconv.tasks.segment.recipe import SegmentRecipe
+from rfaconv.tasks.task import JobTask
 from rfaconv.tasks.training import Machine
 
 EXAMPLES = 8
 
 
 @dataclass(frozen=True)
-class SegmentTask:
+class SegmentTask(JobTask):
     """A network, data and a recipe; see `rfaconv.tasks.task.Task` for what each member is."""
 
     network: Network
@@ -55,14 +56,6 @@ class SegmentTask:
         return f"{self.network.title}, on {self.data.name}"
 
     @property
-    def test_size(self) -> int:
-        return len(self.data.val)
-
-    @property
-    def accelerator(self) -> str:
-        return self.machine.accelerator
-
-    @property
     def input_size(self) -> tuple[int, int, int]:
         size = -(-self._job("conv", 0).record.image_size // 32) * 32
         return 3, size, size
@@ -70,10 +63,6 @@ class SegmentTask:
     @property
     def cost_batch(self) -> int:
         return self.recipe.batch_size
-
-    def identity(self) -> dict[str, Any]:
-        facts = self._job("conv", 0).facts()
-        return {name: value for name, value in facts.items() if name not in ("conv", "seed")}
 
     def facts(self) -> dict[str, str]:
         arguments = ", ".join(f"{name} {value}" for name, value in self.network.arguments.items())
