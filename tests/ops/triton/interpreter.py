@@ -5,6 +5,7 @@ TRITON_INTERPRET=1 does the same for a whole process, if it is set before anythi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -28,7 +29,8 @@ from rfaconv.ops.triton import backend, kernels, library
 def interpreted() -> Iterator[None]:
     """Inside, the kernels run in the interpreter, and the operators run them on CPU tensors too."""
     modules = [tl, tl.standard, *_modules(kernels)]
-    with mock.patch.object(knobs.runtime, "interpret", True):
+    # The switch writes itself into the environment, where it must not stay for the processes of other tests.
+    with mock.patch.dict(os.environ), mock.patch.object(knobs.runtime, "interpret", True):
         # A function is one object under several names, and tl.reduce asks which it has been given.
         twins: dict[int, InterpretedFunction] = {}
         with _replaced(modules, twins), _patched_once(), _bfloat16(), _on_the_cpu():
