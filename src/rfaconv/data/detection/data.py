@@ -18,7 +18,7 @@ from rfaconv.data.files import existing_folder, quoted
 from rfaconv.data.verify import Progress, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError
 
-SCENES = (4800, 400, 96, 0)
+SCENES = (9600, 400, 96, 0)
 """Embedded scenes: for training (three times as many as for segmentation, seen less often), for test, size and seed."""
 
 
