@@ -103,7 +103,7 @@ def test_the_figures_are_the_same_at_each_step(
     assert theirs.box.map == pytest.approx(wanted, abs=0.03)
     # The file is in half precision, the curve's model was not: on eight images one box that changes its place in the
     # order by confidence moves the figure by some thousandths.
-    assert theirs.box.map == pytest.approx(fitted.result.curves["val_map"][-1], rel=0.01)
+    assert theirs.box.map == pytest.approx(fitted.result.curves["val_map"][-1], abs=2e-3)
     monkeypatch.setattr(sys, "argv", ["rfaconv", "eval", str(fitted.folder), "--data", str(tmp_path / "data.yaml")])
     with pytest.raises(SystemExit) as stopped:
         main()
