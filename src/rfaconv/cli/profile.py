@@ -12,6 +12,7 @@ from rfaconv.cli import options
 from rfaconv.cli.options import console
 from rfaconv.errors import UserError
 from rfaconv.files import replacing
+from rfaconv.ops import use_backend
 
 app = typer.Typer(help="What layers and models cost, beside Conv2d and the plain formula.", no_args_is_help=True)
 
@@ -29,6 +30,9 @@ ShapeOption: TypeAlias = Annotated[
     ),
 ]
 DtypeOption: TypeAlias = Annotated[str, typer.Option(help="float32, bfloat16 or float16: of parameters and input.")]
+BackendOption: TypeAlias = Annotated[
+    str, typer.Option(metavar="NAME", help="Who computes the layers; `rfaconv info` lists them.")
+]
 ThreadsOption: TypeAlias = Annotated[int | None, typer.Option(min=1, help="Threads of a CPU; default: torch's own.")]
 CsvOption: TypeAlias = Annotated[
     Path | None, typer.Option("--csv", metavar="FILE", help="Write every figure, with machine and versions.")
@@ -48,6 +52,7 @@ def layers(
     rounds: RoundsOption = 15,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
+    backend: BackendOption = "auto",
     threads: ThreadsOption = None,
     csv: CsvOption = None,
     markdown: MarkdownOption = None,
@@ -72,7 +77,7 @@ def layers(
     shapes = list(dict.fromkeys(map(parse_shape, shape or []))) or SHAPES
     # Before the minutes of measuring, not after them.
     drawn_as = None if plot is None else plot_format(plot)
-    with console.status("measuring") as status:
+    with console.status("measuring") as status, use_backend(backend):
         costs = layer_costs(
             _names(convs),
             shapes,
@@ -82,7 +87,7 @@ def layers(
             progress=lambda where: status.update(f"measuring {where}"),
         )
     console.print(layer_table(costs))
-    facts = {**machine(), "rounds": str(rounds), "device": device, "dtype": dtype}
+    facts = {**machine(), "rounds": str(rounds), "device": device, "dtype": dtype, "backend": backend}
     _write(csv, layers_csv(costs, facts))
     _write(markdown, layers_markdown("Layers", costs, facts))
     if drawn_as is not None:
@@ -98,6 +103,7 @@ def models(
     rounds: RoundsOption = 9,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
+    backend: BackendOption = "auto",
     channels_last: Annotated[bool, typer.Option(help="Lay weights out so; convolutions then compute so.")] = False,
     threads: ThreadsOption = None,
     csv: CsvOption = None,
@@ -122,7 +128,7 @@ def models(
         conv: create_model(model, conv).to(dtype=_dtype(dtype), memory_format=layout)  # type: ignore[call-overload]
         for conv in _names(convs)
     }
-    with console.status("measuring") as status:
+    with console.status("measuring") as status, use_backend(backend):
         costs = model_costs(
             made,
             (3, size, size),
@@ -135,7 +141,8 @@ def models(
     console.print(f"{model}, batches of {batch} images of {size} px", highlight=False)
     console.print(model_table(costs))
     facts = {**machine(), "batch": str(batch), "size": f"{size} px", "rounds": str(rounds)}
-    facts |= {"device": device, "dtype": dtype, "layout": "channels_last" if channels_last else "NCHW"}
+    facts |= {"device": device, "dtype": dtype, "backend": backend}
+    facts |= {"layout": "channels_last" if channels_last else "NCHW"}
     _write(csv, models_csv(costs, facts))
     _write(markdown, models_markdown(f"{model} at {size} px", costs, facts))
 

@@ -31,6 +31,7 @@ class Backend:
         takes_epilogue: whether `run` computes the call's epilogue; else that is done after it.
         declines_gated: the same as `declines` of a gated convolution (`rfaconv.ops.gated`); None where it has no
             kernels for those and leaves it to the layers to compose them of their modules.
+        auto: whether "auto" asks it; else it computes where it is named only.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Backend:
     declines: Callable[[RFACall], str | None] = lambda call: None
     takes_epilogue: bool = False
     declines_gated: Callable[[GatedCall], str | None] | None = None
+    auto: bool = True
 
 
 _backends: dict[str, Backend] = {}
@@ -51,8 +53,9 @@ def register_backend(backend: Backend) -> None:
 
 
 def backends() -> list[Backend]:
-    """All backends, in the order in which "auto" asks them."""
-    return list(reversed(_backends.values()))
+    """All backends; first those that "auto" asks, in that order."""
+    found = [*reversed(_backends.values())]
+    return [backend for asked in (True, False) for backend in found if backend.auto == asked]
 
 
 def preferred_backend() -> str:
@@ -83,7 +86,7 @@ def choose_backend(name: str | None, call: RFACall) -> Backend:
         _raise_if_declined(name, _backends[name].declines(call))
         return _backends[name]
     reasons = {}
-    for backend in reversed(_backends.values()):
+    for backend in _asked("auto"):
         reason = backend.declines(call)
         if reason is None:
             return backend
@@ -98,9 +101,8 @@ def compute(call: RFACall, name: str | None = None) -> Tensor:
 
 
 def takes(name: str | None, call: RFACall) -> bool:
-    """Whether the backend of that name (any of them for None and "auto") takes `call`."""
-    name = name or _preferred
-    return any(backend.declines(call) is None for backend in backends() if name in ("auto", backend.name))
+    """Whether the backend of that name takes `call`; for None the preferred one, for "auto" any that it asks."""
+    return any(backend.declines(call) is None for backend in _asked(name or _preferred))
 
 
 def takes_gated(call: GatedCall) -> bool:
@@ -110,12 +112,17 @@ def takes_gated(call: GatedCall) -> bool:
         UserError: the backend of `use_backend` has such kernels but declines; the message says why.
     """
     if _preferred == "auto":
-        return any(b.declines_gated is not None and b.declines_gated(call) is None for b in backends())
+        return any(b.declines_gated is not None and b.declines_gated(call) is None for b in _asked("auto"))
     declines = _backends[_preferred].declines_gated
     if declines is None:
         return False
     _raise_if_declined(_preferred, declines(call))
     return True
+
+
+def _asked(name: str) -> list[Backend]:
+    """The backend of that name, or for "auto" those that it asks, in their order."""
+    return [backend for backend in backends() if backend.name == name or (name == "auto" and backend.auto)]
 
 
 def _raise_if_declined(name: str, reason: str | None) -> None:
@@ -141,7 +148,7 @@ register_backend(
 register_backend(
     Backend(
         "triton", triton.rfa_triton, triton.says, triton.declines,
-        takes_epilogue=True, declines_gated=triton.declines_gated,
+        takes_epilogue=True, declines_gated=triton.declines_gated, auto=False,  # until it has run on a GPU
     )
 )  # fmt: skip
 register_backend(

@@ -192,7 +192,7 @@ def test_info_names_the_instruction_set_and_the_backends(capsys: pytest.CaptureF
 
     app(["info"], standalone_mode=False)
     lines = capsys.readouterr().out.partition("backends")[2].splitlines()[1:]
-    assert [line.split()[0] for line in lines] == ["cpu", "triton", "torch", "reference"]
+    assert [line.split()[0] for line in lines] == ["cpu", "torch", "reference", "triton"]
     assert library.instruction_set() in lines[0]
 
 

@@ -57,8 +57,8 @@ def says() -> str:
     """One line for `rfaconv info`."""
     if library.MISSING is not None:
         return f"not here: {library.MISSING}"
-    where = "" if torch.cuda.is_available() else "; this machine has none"
-    return f"Triton kernels: float32, bfloat16 and float16 on NVIDIA GPUs{where}"
+    where = "" if torch.cuda.is_available() else "; none is here"
+    return f"Triton kernels for NVIDIA GPUs, by this name only{where}"
 
 
 def rfa_triton(call: RFACall) -> Tensor:
