@@ -6,6 +6,8 @@ CPU, ops/triton/library.py those for CUDA.
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 
 from rfaconv.ops import gradients, shapes
@@ -32,6 +34,9 @@ SCHEMAS = (
     f"contract_gated_backward(Tensor grad_out, {_FEATURES}, Tensor first, Tensor second, Tensor weight, int[] window, "
     "int groups, int kind) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
+
+FINGERPRINT = "rfaconv operators " + hashlib.sha256("\n".join(SCHEMAS).encode()).hexdigest()[:12]
+"""What csrc/ops/instruction_sets.cpp must hold: a library made for other schemas would be called wrongly."""
 
 _library = torch.library.Library("rfaconv", "FRAGMENT")  # the operators live as long as it does
 

@@ -19,6 +19,7 @@ import rfaconv
 from rfaconv import UserError, create_conv
 from rfaconv.ops import rfa_conv2d, use_backend
 from rfaconv.ops.cpu import library
+from rfaconv.ops.operators import FINGERPRINT
 
 LAYERS = ["rfa", "rfcbam", "rfca"]
 every_layer = pytest.mark.parametrize("name", LAYERS)
@@ -166,9 +167,10 @@ print(next(backend.says() for backend in rfaconv.ops.backends() if backend.name 
     ("content", "why"),
     [
         (None, "it was not built when rfaconv was installed"),
-        ("no library", f"_kernels.so does not load with torch {torch.__version__}: "),
+        (FINGERPRINT, f"_kernels.so does not load with torch {torch.__version__}: "),
+        ("rfaconv operators of another day", "_kernels.so was built from other sources than these"),
     ],
-    ids=["not built", "broken"],
+    ids=["not built", "broken", "stale"],
 )
 def test_a_missing_library_warns_once_and_says_why(content: str | None, why: str, names: str, tmp_path: Path) -> None:
     source = Path(rfaconv.__file__).parent

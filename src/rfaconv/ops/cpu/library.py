@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-import rfaconv.ops.operators  # noqa: F401 (the library adds implementations to what is defined there)
+from rfaconv.ops.operators import FINGERPRINT  # the library adds implementations to what is defined there
 
 MOST_TAPS, MOST_STRIDE = 128, 32
 """What the kernels take: MAX_TAPS and MAX_PHASES of csrc/tile.h."""
@@ -21,6 +21,8 @@ def _load() -> str | None:
     """Load the operators; why that fails, as half a sentence, or None."""
     if not _LIBRARY.exists():
         return "it was not built when rfaconv was installed (it needs a C++20 compiler and torch 2.10 or later)"
+    if FINGERPRINT.encode() not in _LIBRARY.read_bytes():
+        return f"{_LIBRARY.name} was built from other sources than these"
     try:
         torch.ops.load_library(_LIBRARY)
     except OSError as error:
