@@ -21,10 +21,11 @@ _PANEL = (5.0, 3.9)
 def pictures(comparison: Comparison, rows: Sequence[Row]) -> list[Picture]:
     """All of the comparison's own pictures that its data allow, ready for the page."""
     label = comparison.metric.label
+    heading = label if label[1:2].isupper() else label[:1].upper() + label[1:]  # mAP stays mAP
     side = "up" if comparison.metric.higher_is_better else "down"
     made = [
         Picture(
-            f"{label[:1].upper()}{label[1:]} against cost",
+            f"{heading} against cost",
             f"Left and {side} is good. A point is the mean over the seeds, its vertical bar reaches from the lowest to "
             "the highest seed, its horizontal bar over the quartiles of the measured time; the dashed line is "
             f"{comparison.baseline}. "

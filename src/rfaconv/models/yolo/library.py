@@ -22,10 +22,11 @@ import torch
 from rfaconv.errors import require
 from rfaconv.plugins import load_plugins
 
-_threads = os.environ.get("OMP_NUM_THREADS")
+# It sets one thread, for all processes that follow, and a level at which torch's profiler talks.
+_unset = [name for name in ("OMP_NUM_THREADS", "KINETO_LOG_LEVEL") if name not in os.environ]
 ultralytics = require("ultralytics", "detect")
-if _threads is None:  # it sets one thread, for all processes that follow
-    os.environ.pop("OMP_NUM_THREADS", None)
+for _name in _unset:
+    os.environ.pop(_name, None)
 
 PLUGINS = "RFACONV_PLUGINS"
 """The environment variable by which Ultralytics' worker processes learn of the user's own layers."""

@@ -79,7 +79,8 @@ class DetectJob:
 
     def build(self) -> nn.Module:
         """The model, freshly initialised."""
-        return AttentionDetectionModel(self.config, nc=len(self.data.classes))
+        with library.quietly():
+            return AttentionDetectionModel(self.config, nc=len(self.data.classes))
 
     def facts(self) -> dict[str, Any]:
         """What tells this job from every other, as plain data."""
