@@ -31,11 +31,17 @@ def read_image(path: Path, channels: int) -> Tensor:
         with Image.open(path) as file:
             file.load()
             return pil_to_tensor(_convert(_upright(file), channels))
-    except UnidentifiedImageError as error:
-        raise BrokenImageError("not an image that PIL knows") from error
     # Decoders raise nearly anything on damaged data: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
-        raise BrokenImageError(one_line(error)) from error
+        raise BrokenImageError(reason(error)) from error
+
+
+def reason(error: Exception) -> str:
+    """Why PIL could not open or decode a file, on one line."""
+    # Ultralytics, where someone has imported it, looks for a package then and raises that it is not there.
+    if isinstance(error, UnidentifiedImageError) or isinstance(error.__context__, UnidentifiedImageError):
+        return "not an image that PIL knows"
+    return one_line(error)
 
 
 def one_line(error: Exception) -> str:

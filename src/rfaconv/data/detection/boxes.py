@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from rfaconv.data.decode import one_line
+from rfaconv.data.decode import reason
 from rfaconv.data.detection.findings import Findings
 from rfaconv.errors import UserError
 
@@ -104,7 +104,7 @@ def image_size(path: Path) -> tuple[int, int]:
             width, height = file.size
             orientation = file.getexif().get(0x0112) if file.format in ("JPEG", "MPO") else None
     except Exception as error:  # decoders raise nearly anything on damaged data
-        raise UserError(one_line(error)) from error
+        raise UserError(reason(error)) from error
     return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 

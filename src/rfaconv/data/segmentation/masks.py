@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from rfaconv.data.decode import BrokenImageError, one_line
+from rfaconv.data.decode import BrokenImageError, reason
 
 IGNORE = 255
 """The id of pixels that count for nothing."""
@@ -51,11 +51,9 @@ def read_mask(path: Path, rule: MaskRule) -> Tensor:
                 raise ValueError(f"a mask in {file.format}, whose ids are not exact: save it as PNG")
             file.load()
             ids = _ids(file, rule)
-    except UnidentifiedImageError as error:
-        raise BrokenImageError("not an image that PIL knows") from error
     # Decoders raise nearly anything on damaged data: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
-        raise BrokenImageError(one_line(error)) from error
+        raise BrokenImageError(reason(error)) from error
     return torch.from_numpy(ids)
 
 

@@ -18,13 +18,17 @@ os.environ.setdefault("YOLO_OFFLINE", "1")
 os.environ.setdefault("YOLO_AUTOINSTALL", "0")
 
 import torch
+from PIL import Image
 
 from rfaconv.errors import require
 from rfaconv.plugins import load_plugins
 
-# It sets one thread, for all processes that follow, and a level at which torch's profiler talks.
+# It puts an `open` of its own into PIL, which looks for a package wherever a file is no image; and it sets one thread,
+# for all processes that follow, and a level at which torch's profiler talks.
 _unset = [name for name in ("OMP_NUM_THREADS", "KINETO_LOG_LEVEL") if name not in os.environ]
+_open = Image.open
 ultralytics = require("ultralytics", "detect")
+Image.open = _open
 for _name in _unset:
     os.environ.pop(_name, None)
 
