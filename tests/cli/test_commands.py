@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from rfaconv.cli import main
 from rfaconv.data import load_classification
+from told import assert_mistake
 
 QUICK = ["--epochs", "1", "--set", "augment=none", "--set", "batch_size=512", "--accelerator", "cpu"]
 
@@ -82,14 +82,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rfaconv", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert words in error
-    assert len(error.strip().splitlines()) == 1
+    assert_mistake(arguments, words, tmp_path, monkeypatch, capsys)
     assert not list(tmp_path.iterdir())
 
 

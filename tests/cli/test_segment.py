@@ -18,6 +18,7 @@ from PIL import Image
 
 from rfaconv.cli import main
 from rfaconv.data.scenes import render_scenes
+from told import assert_mistake
 
 QUICK = [
     "--task", "segment", "--model", "resnet10", "--epochs", "2", "--set", "image_size=64", "--set", "batch_size=8",
@@ -167,14 +168,7 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rfaconv", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert words in error
-    assert len(error.strip().splitlines()) == 1
+    assert_mistake(arguments, words, tmp_path, monkeypatch, capsys)
 
 
 def test_manners_are_for_segmentation(

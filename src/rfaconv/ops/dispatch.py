@@ -54,8 +54,7 @@ def register_backend(backend: Backend) -> None:
 
 def backends() -> list[Backend]:
     """All backends; first those that "auto" asks, in that order."""
-    found = [*reversed(_backends.values())]
-    return [backend for asked in (True, False) for backend in found if backend.auto == asked]
+    return [*_asked(), *(backend for backend in _backends.values() if not backend.auto)]
 
 
 def preferred_backend() -> str:
@@ -86,7 +85,7 @@ def choose_backend(name: str | None, call: RFACall) -> Backend:
         _raise_if_declined(name, _backends[name].declines(call))
         return _backends[name]
     reasons = {}
-    for backend in _asked("auto"):
+    for backend in _asked():
         reason = backend.declines(call)
         if reason is None:
             return backend
@@ -102,7 +101,10 @@ def compute(call: RFACall, name: str | None = None) -> Tensor:
 
 def takes(name: str | None, call: RFACall) -> bool:
     """Whether the backend of that name takes `call`; for None the preferred one, for "auto" any that it asks."""
-    return any(backend.declines(call) is None for backend in _asked(name or _preferred))
+    name = name or _preferred
+    _known(name)
+    asked = _asked() if name == "auto" else (_backends[name],)
+    return any(backend.declines(call) is None for backend in asked)
 
 
 def takes_gated(call: GatedCall) -> bool:
@@ -112,7 +114,7 @@ def takes_gated(call: GatedCall) -> bool:
         UserError: the backend of `use_backend` has such kernels but declines; the message says why.
     """
     if _preferred == "auto":
-        return any(b.declines_gated is not None and b.declines_gated(call) is None for b in _asked("auto"))
+        return any(b.declines_gated is not None and b.declines_gated(call) is None for b in _asked())
     declines = _backends[_preferred].declines_gated
     if declines is None:
         return False
@@ -120,9 +122,9 @@ def takes_gated(call: GatedCall) -> bool:
     return True
 
 
-def _asked(name: str) -> list[Backend]:
-    """The backend of that name, or for "auto" those that it asks, in their order."""
-    return [backend for backend in backends() if backend.name == name or (name == "auto" and backend.auto)]
+def _asked() -> Iterator[Backend]:
+    """Those that "auto" asks, in their order; no list, because every call of a layer comes by here."""
+    return (backend for backend in reversed(_backends.values()) if backend.auto)
 
 
 def _raise_if_declined(name: str, reason: str | None) -> None:

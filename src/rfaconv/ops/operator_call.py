@@ -136,7 +136,7 @@ class _CommonStatistics(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: RFACall, moments: Tensor, count: int, *tensors: Tensor | None) -> Any:
         ctx.save_for_backward(*tensors, None, None, moments)
-        ctx.call, ctx.count = call._replace(input=None), count  # type: ignore[arg-type]
+        ctx.rest, ctx.group = (count, call.eps, flat(call.window), call.groups), call.process_group
         out, mean, var = _operator(call, None, None, moments, count, Epilogue())
         ctx.mark_non_differentiable(mean, var)
         return out, mean, var
@@ -144,10 +144,9 @@ class _CommonStatistics(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_out: Tensor, *_: Any) -> Any:
-        call, wanted = ctx.call, ctx.needs_input_grad[3:]
-        rest = (ctx.count, call.eps, flat(call.window), call.groups)
-        found: list[Any] = [*gradients(ctx.saved_tensors, rest, grad_out, wanted, call.process_group)]
-        processes = dist.get_world_size(call.process_group)
+        wanted = ctx.needs_input_grad[3:]
+        found: list[Any] = [*gradients(ctx.saved_tensors, ctx.rest, grad_out, wanted, ctx.group)]
+        processes = dist.get_world_size(ctx.group)
         for place in (1, 5, 6):  # feature_weight, norm_weight, norm_bias: made from the sums of all
             found[place] = found[place] / processes
         return (None, None, None, *(grad if want else None for grad, want in zip(found, wanted, strict=True)))

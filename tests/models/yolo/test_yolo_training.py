@@ -19,6 +19,7 @@ from yolo_settings import QUICK, Trained
 import rfaconv
 from rfaconv.errors import UserError
 from rfaconv.models.yolo import YOLO
+from told import NO_NETWORK
 
 PLACES = dict.fromkeys((1, 3, 5, 7, 16, 19), "rfa")
 
@@ -141,19 +142,7 @@ def test_workers_of_a_training_in_two_processes_find_the_layers(data_yaml: Path,
     assert first[1] == "RFAConv"
 
 
-OFFLINE = """
-import socket, sys
-attempts = []
-
-def refuse(*args, **kwargs):
-    attempts.append(args)
-    raise OSError("no network")
-
-for name in ("getaddrinfo", "create_connection", "gethostbyname"):
-    setattr(socket, name, refuse)
-socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
-import urllib.request
-urllib.request.urlopen = refuse
+OFFLINE = f"""{NO_NETWORK}
 data, folder = sys.argv[1:]
 from rfaconv.models.yolo import YOLO
 model = YOLO("yolov8n", conv="rfca")

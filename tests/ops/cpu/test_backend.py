@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from calls import call, cast
 from test_operator import OPERATORS, SIZES, arguments, function
 from torch import Tensor, nn
 
@@ -27,25 +28,6 @@ in_both_modes = pytest.mark.parametrize("training", [False, True], ids=["eval", 
 
 
 # ---- Declining -----------------------------------------------------------------------------------------------------
-
-
-def call(
-    shape: tuple[int, int, int, int] = (3, 4, 8, 8), kernel: tuple[int, int] = (3, 3), **changes: Any
-) -> dict[str, Any]:
-    """Arguments of `rfa_conv2d`."""
-    channels, taps = shape[1], kernel[0] * kernel[1]
-    return {
-        "input": torch.randn(shape),
-        "feature_weight": torch.randn(channels * taps, 1, *kernel),
-        "attention_weight": torch.randn(channels, taps),
-        "weight": torch.randn(6, channels, *kernel),
-        "running_mean": torch.randn(channels * taps),
-        "running_var": torch.rand(channels * taps) + 0.1,
-    } | changes
-
-
-def cast(arguments: dict[str, Any], to: Any) -> dict[str, Any]:
-    return {name: value.to(to) if isinstance(value, Tensor) else value for name, value in arguments.items()}
 
 
 DECLINED: list[tuple[str, dict[str, Any]]] = [

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from rfaconv.cli import main
 from rfaconv.data.detection import DetectionData
+from told import assert_mistake
 
 SEVEN = ["conv", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca"]
 
@@ -77,12 +77,5 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rfaconv", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        main()
-    error = capsys.readouterr().err
-    assert stopped.value.code == 2
-    assert words in error
-    assert len(error.strip().splitlines()) == 1
+    assert_mistake(arguments, words, tmp_path, monkeypatch, capsys)
     assert {path.name for path in tmp_path.iterdir()} <= {"cache"}

@@ -28,6 +28,7 @@ from rfaconv.tasks.detect.scores import Boxes, Detections
 from rfaconv.tasks.recipe import load_recipe
 from rfaconv.tasks.rundir import read_result
 from rfaconv.tasks.training import Machine
+from told import NO_NETWORK
 
 CPU = Machine("cpu")
 
@@ -116,17 +117,7 @@ def test_the_figures_are_the_same_at_each_step(
     )
 
 
-BLOCKED = """
-import socket, sys
-attempts = []
-
-def refuse(*args, **kwargs):
-    attempts.append(args)
-    raise OSError("no network")
-
-for name in ("getaddrinfo", "create_connection", "gethostbyname"):
-    setattr(socket, name, refuse)
-socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+BLOCKED = f"""{NO_NETWORK}
 from rfaconv.cli import main
 try:
     main()

@@ -1,0 +1,44 @@
+"""What tests of commands share: the one sentence a mistake gets, and a network that counts who asks for it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rfaconv.cli import main
+
+NO_NETWORK = """
+import socket, sys
+import urllib.request
+attempts = []
+
+def refuse(*args, **kwargs):
+    attempts.append(args)
+    raise OSError("no network")
+
+for name in ("getaddrinfo", "create_connection", "gethostbyname"):
+    setattr(socket, name, refuse)
+socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
+urllib.request.urlopen = refuse
+"""
+"""The beginning of a program without a network; `attempts` are the calls that wanted one."""
+
+
+def assert_mistake(
+    arguments: list[str],
+    words: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Assert that `rfaconv ARGUMENTS`, typed in `folder`, says `words` in one sentence and ends with exit code 2."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["rfaconv", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    error = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert words in error
+    assert len(error.strip().splitlines()) == 1
