@@ -17,7 +17,8 @@ from rfaconv.ops.triton.arguments import check, dense, problem_of
 from rfaconv.ops.triton.kernels import gated as kernels
 from rfaconv.ops.triton.launch import OPTIONS
 from rfaconv.ops.triton.operators import packed, pieces, product
-from rfaconv.ops.triton.problem import Finish, Problem, element_tile
+from rfaconv.ops.triton.problem import TILE, Finish, Problem, element_tile
+from rfaconv.ops.triton.table import filled_table
 
 PLACES, LINES = 1, 2  # rfaconv.ops.gated.KINDS
 ROWS = 3
@@ -77,19 +78,15 @@ def _survey_shapes(problem: Problem, kind: int) -> list[tuple[int, ...]]:
 
 
 def _coefficients(problem: Problem, x: Tensor, weight: Tensor, bias: Tensor, centre: Tensor | None) -> Tensor:
-    """Rows of one number a channel, as kernels/tiles.py has them, those of the attention left empty."""
+    """The tables, without attention."""
     channels, taps = problem.channels, problem.taps
     weight, bias, centre = dense(problem, x, feature_weight=weight, norm_bias=bias, centre=centre)
-    made = x.new_zeros(taps * (taps + 3) + 2, channels, dtype=torch.float32)
-    made[: taps * taps] = weight.view(channels, -1).T
-    offset = bias.view(channels, taps)
-    if centre is not None:
-        rounded = centre.float()
-        made[-taps:] = rounded.T
-        filters = weight.double().view(channels, taps, taps)
-        offset = offset + (filters @ (rounded.double() - centre).unsqueeze(2)).squeeze(2)
-    made[taps * taps : taps * (taps + 1)] = offset.T
-    return made
+    filters, offset = weight.view(channels, taps, taps), bias.view(channels, taps)
+    if centre is None:
+        return filled_table(problem.groups, taps, filters, offset)
+    rounded = centre.float()
+    offset = offset + (filters.double() @ (rounded.double() - centre).unsqueeze(2)).squeeze(2)
+    return filled_table(problem.groups, taps, filters, offset, rounded)
 
 
 def _survey_places(problem: Problem, x: Tensor, made: Tensor, first: Tensor, second: Tensor, centred: bool) -> None:
@@ -98,18 +95,18 @@ def _survey_places(problem: Problem, x: Tensor, made: Tensor, first: Tensor, sec
     kernels.survey_places[grid](
         x, made, first, second, problem.pixels, problem.channels, *problem.planes, *x.stride(),
         WINDOW=problem.window, CENTRED=centred, LAST=problem.last, ROWS=rows,
-        Q=tile.q, P=tile.p, C=tile.c, num_warps=tile.warps, **OPTIONS,
+        Q=tile.q, P=tile.p, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
 
 
 def _survey_lines(problem: Problem, x: Tensor, made: Tensor, first: Tensor, second: Tensor, centred: bool) -> None:
     tile = element_tile(problem)
-    tiles = math.ceil(problem.channels / tile.c)
+    tiles = math.ceil(problem.channels / TILE)
     for means, rows in ((first, True), (second, False)):
         lines = problem.out_height if rows else math.ceil(problem.out_width / tile.p)
         kernels.survey_lines[(problem.batch * lines, tiles)](
             x, made, means, problem.channels, *problem.planes, *x.stride(),
-            WINDOW=problem.window, CENTRED=centred, LAST=problem.last, ROWS=rows, P=tile.p, C=tile.c,
+            WINDOW=problem.window, CENTRED=centred, LAST=problem.last, ROWS=rows, P=tile.p,
             num_warps=4, **OPTIONS,
         )  # fmt: skip
 
@@ -124,5 +121,5 @@ def _generate(
         x, made, *gates, z, begin, begin + z.shape[3], problem.channels, problem.group_channels,
         *problem.planes, *x.stride(), *z.stride(),
         WINDOW=problem.window, CENTRED=centred, PLACES=kind == PLACES, LAST=problem.last,
-        Q=tile.q, P=tile.p, C=tile.c, num_warps=tile.warps, **OPTIONS,
+        Q=tile.q, P=tile.p, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip

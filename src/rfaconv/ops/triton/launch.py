@@ -11,7 +11,18 @@ import triton.language as tl
 from torch import Tensor
 
 from rfaconv.ops.triton.kernels import backward, forward, norm, sums
-from rfaconv.ops.triton.problem import Chunk, Finish, Problem, Tile, element_tile, fused_tile, sum_tile
+from rfaconv.ops.triton.table import empty_table
+from rfaconv.ops.triton.problem import (
+    TILE,
+    Chunk,
+    Finish,
+    Problem,
+    Tile,
+    element_tile,
+    fused_tile,
+    gradient_tile,
+    sum_tile,
+)
 
 A_SPLIT, MOST_SPLITS = 4096, 64
 """Pixels whose sums one program makes, until there are so many programs a channel."""
@@ -24,16 +35,16 @@ OPTIONS: dict[str, Any] = {"num_stages": 2, "enable_fp_fusion": True}
 
 def coefficients(
     feature_weight: Tensor, attention_weight: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None,
-    mean: Tensor | None, var: Tensor | None, moments: Tensor | None, count: int, eps: float,
+    mean: Tensor | None, var: Tensor | None, moments: Tensor | None, count: int, eps: float, groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """What the other kernels want of a call's parameters; the features' batch mean and variance, or nothing."""
     channels, taps = attention_weight.shape
-    made = attention_weight.new_empty(taps * (taps + 3) + 2, channels)
+    made = empty_table(attention_weight, channels, groups, taps)
     found = 0 if moments is None else channels * taps
     batch_mean, batch_var = made.new_empty(found), made.new_empty(found)
     norm.prepare[(taps, channels)](
         feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps,
-        made, batch_mean, batch_var, channels,
+        made, batch_mean, batch_var, channels // groups,
         T=taps, PADDED=_padded(taps), num_warps=1, **OPTIONS,
     )  # fmt: skip
     return made, batch_mean, batch_var
@@ -42,15 +53,15 @@ def coefficients(
 def convolve(
     problem: Problem, x: Tensor, made: Tensor, weight: Tensor, end: Finish, out: Tensor, centred: bool, precision: str
 ) -> None:
-    """Fill `out`; weight is [O, T, C/groups]."""
-    tile, outputs = fused_tile(problem, centred)
+    """Fill `out`; weight is `tiled`."""
+    tile, outputs = fused_tile(problem)
     tiles = math.ceil(problem.pixels / (tile.q * tile.p))
     forward.convolve[(tiles, math.ceil(problem.group_outputs / outputs), problem.groups)](
         x, made, weight, end.bias, end.scale, end.shift, out,
         problem.pixels, problem.channels, problem.group_channels, problem.group_outputs, *problem.planes,
         *x.stride(), *out.stride(),
         WINDOW=problem.window, CENTRED=centred, ACT=end.act, LAST=problem.last, PRECISION=precision,
-        Q=tile.q, P=tile.p, C=tile.c, O=outputs, num_warps=tile.warps, **OPTIONS,
+        Q=tile.q, P=tile.p, O=outputs, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
 
 
@@ -63,7 +74,7 @@ def generate(
         x, made, z, begin, begin + z.shape[3], problem.channels, problem.group_channels, z.shape[2], first_channel,
         *problem.planes, *x.stride(), *z.stride(),
         WINDOW=problem.window, CENTRED=centred, ATTEND=attend, LAST=problem.last,
-        Q=tile.q, P=tile.p, C=tile.c, num_warps=tile.warps, **OPTIONS,
+        Q=tile.q, P=tile.p, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
 
 
@@ -86,7 +97,7 @@ def differentiate(
 
     grad, z and patches are [groups, T, some channels, n] of the chunk.
     """
-    tile = element_tile(problem)
+    tile = gradient_tile(problem)
     grid = grid_over(z, tile)
     begin = chunk.first_image * problem.plane
     parts = torch.zeros(grid[0], problem.taps, problem.channels, device=x.device)
@@ -94,33 +105,33 @@ def differentiate(
         x, made, grad, z, patches, parts, begin, begin + z.shape[3], problem.channels, problem.group_channels,
         chunk.some_channels, chunk.first_channel, *problem.planes, *x.stride(), *z.stride(),
         WINDOW=problem.window, CENTRED=centred, LAST=problem.last,
-        Q=tile.q, P=tile.p, C=tile.c, num_warps=tile.warps, **OPTIONS,
+        Q=tile.q, P=tile.p, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
     return parts.sum(0, dtype=torch.float64).T / problem.taps
 
 
 def gather(problem: Problem, patches: Tensor, out: Tensor, chunk: Chunk, add: bool) -> None:
     """Sum what lies at the same place of x in the chunk's patches, into (or, with `add`, onto) `out`."""
-    tile = sum_tile(problem)
+    tile, channels = sum_tile(problem)
     tiles = math.ceil(chunk.images * problem.height * problem.width / tile.p)
-    backward.gather[(tiles, math.ceil(chunk.some_channels / tile.c), problem.groups)](
+    backward.gather[(tiles, math.ceil(chunk.some_channels / channels), problem.groups)](
         patches, out, chunk.first_image, chunk.images, problem.group_channels, chunk.some_channels,
         chunk.first_channel, *problem.planes, *patches.stride(), *out.stride(),
-        WINDOW=problem.window, ADD=add, P=tile.p, C=tile.c, num_warps=tile.warps, **OPTIONS,
+        WINDOW=problem.window, ADD=add, P=tile.p, C=channels, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
 
 
 def add_products(
-    problem: Problem, x: Tensor, factors: Tensor | None, means: Tensor | None, chunk: Chunk, dtype: torch.dtype
+    problem: Problem, x: Tensor, factors: Tensor | None, made: Tensor | None, chunk: Chunk, dtype: torch.dtype
 ) -> Tensor:
     """Sums of factors, and of factors times patches, over the chunk's pixels: [C, T + T*T] in float64.
 
     Args:
         factors: [groups, T, some channels, n], or None for the patches themselves.
-        means: [T, C] in float32, taken off the patches; or None.
+        made: the tables, whose means are taken off the patches; or None.
         dtype: in which a lane adds up.
     """
-    tile, taps = sum_tile(problem), problem.taps
+    (tile, channels), taps = sum_tile(problem), problem.taps
     pixels, begin = chunk.images * problem.plane, chunk.first_image * problem.plane
     rows = max(1, min(taps, MOST_SUMS[dtype] // (taps + 1)))
     a_split = math.ceil(pixels / min(MOST_SPLITS, math.ceil(pixels / A_SPLIT)))
@@ -128,10 +139,10 @@ def add_products(
     splits = math.ceil(pixels / a_split)
     parts = torch.zeros(splits, problem.channels, taps + taps * taps, device=x.device, dtype=torch.float64)
     strides = (0, 0, 0, 0) if factors is None else factors.stride()
-    sums.add_products[(splits, math.ceil(taps / rows), math.ceil(chunk.some_channels / tile.c) * problem.groups)](
-        x, factors, means, parts, begin, begin + pixels, problem.channels, problem.group_channels,
+    sums.add_products[(splits, math.ceil(taps / rows), math.ceil(chunk.some_channels / channels) * problem.groups)](
+        x, factors, made, parts, begin, begin + pixels, problem.channels, problem.group_channels,
         chunk.some_channels, chunk.first_channel, a_split, *problem.planes, *x.stride(), *strides,
-        WINDOW=problem.window, ROWS=rows, P=tile.p, C=tile.c, DTYPE=getattr(tl, str(dtype).removeprefix("torch.")),
+        WINDOW=problem.window, ROWS=rows, P=tile.p, C=channels, DTYPE=getattr(tl, str(dtype).removeprefix("torch.")),
         num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
     return parts.sum(0)
@@ -153,17 +164,17 @@ def differentiate_norm(
     norm.differentiate_norm[(taps, channels)](
         feature_weight, norm_weight, mean, var, moments, count, eps, sum_, outer, *grads, scales, through_var, **meta
     )
-    made = feature_weight.new_empty(0 if moments is None else taps * (taps + 1), channels)
+    made = empty_table(feature_weight, 0 if moments is None else channels, 1, taps)
     if moments is not None:
         norm.correction[(taps, channels)](
-            feature_weight, moments, count, sum_, scales, through_var, made, channels, **meta
+            feature_weight, moments, count, sum_, scales, through_var, made, **meta
         )
     return grads, made
 
 
 def grid_over(z: Tensor, tile: Tile) -> tuple[int, int, int]:
     """Programs (pixel tile, channel tile, group) over z [groups, T, some channels, n]."""
-    return math.ceil(z.shape[3] / (tile.q * tile.p)), math.ceil(z.shape[2] / tile.c), z.shape[0]
+    return math.ceil(z.shape[3] / (tile.q * tile.p)), math.ceil(z.shape[2] / TILE), z.shape[0]
 
 
 def _padded(taps: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rfaconv.ops.epilogue import ACTS
@@ -17,14 +18,17 @@ from rfaconv.ops.triton import launch
 from rfaconv.ops.triton.arguments import check_map, check_statistics, dense, problem_of
 from rfaconv.ops.triton.precision import convolution_allows_tf32, products_as_convolutions
 from rfaconv.ops.triton.problem import (
+    JOINED,
     MOST_FUSED_OUTPUTS,
     OPERAND_BYTES,
+    TILE,
     Chunk,
     Finish,
     Problem,
     chunks,
     gradient_bytes,
 )
+from rfaconv.ops.triton.table import filled_table
 
 Maybe = Tensor | None
 
@@ -44,7 +48,7 @@ def patch_moments_backward(grad: Tensor, x: Tensor, window: list[int]) -> Tensor
     (grad,) = dense(problem, x, moments=grad)
     first, second = grad.split([taps, taps * taps], 1)
     second = second.view(channels, taps, taps)
-    made = torch.cat([(second + second.mT).reshape(channels, -1), first], 1).T.float().contiguous()
+    made = filled_table(1, taps, second + second.mT, first)
     grad_x = map_like(x, channels, problem.height, problem.width)
     _go_back(problem, x, made, grad_x, add=False)
     return grad_x
@@ -65,11 +69,12 @@ def rfa(
         raise ValueError(f"act must be 0 to {len(ACTS) - 1}, got {act}")
     out = map_like(x, problem.outputs, problem.out_height, problem.out_width)
     if problem.pixels > 0:
-        arguments = (problem, x, made, packed(weight), Finish(bias, scale, shift, act), out, moments is not None)
+        end, centred = Finish(bias, scale, shift, act), moments is not None
         if fuses(problem, x.dtype):
-            launch.convolve(*arguments, "tf32" if convolution_allows_tf32() else "ieee")
+            precision = "tf32" if convolution_allows_tf32() else "ieee"
+            launch.convolve(problem, x, made, tiled(problem, weight), end, out, centred, precision)
         else:
-            convolve_by_chunks(*arguments)
+            convolve_by_chunks(problem, x, made, packed(weight), end, out, centred)
     return out, batch_mean, batch_var
 
 
@@ -115,7 +120,6 @@ def rfa_backward(
         problem, x, feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps
     )
     taps, channels = problem.taps, problem.channels
-    means = made[taps * (taps + 2) + 2 :] if moments is not None else None
     kernel = packed(weight).view(groups, problem.group_outputs, taps, problem.group_channels)
     grad_kernel = torch.zeros_like(kernel, dtype=torch.float32)
     grad_attention = torch.zeros(channels, taps, device=x.device, dtype=torch.float64)
@@ -132,7 +136,7 @@ def rfa_backward(
         grad_attention += launch.differentiate(problem, x, made, grad_z, z, patches, chunk, moments is not None)
         some_grad = product(upstream, z.flatten(1, 2).mT, False).unflatten(2, (taps, -1))
         grad_kernel[..., chunk.first_channel : last] += some_grad
-        products += launch.add_products(problem, x, grad_z, means, chunk, torch.float32)
+        products += launch.add_products(problem, x, grad_z, made if moments is not None else None, chunk, torch.float32)
         if patches is not None:
             launch.gather(problem, patches, grad_x, chunk, add=False)
     if input_too and problem.pixels == 0:
@@ -175,7 +179,9 @@ def _coefficients(
         problem, x, feature_weight=feature_weight, attention_weight=attention_weight, norm_weight=norm_weight,
         norm_bias=norm_bias, mean=mean, var=var, moments=moments,
     )  # fmt: skip
-    return launch.coefficients(feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps)
+    return launch.coefficients(
+        feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps, problem.groups
+    )
 
 
 def _go_back(problem: Problem, x: Tensor, made: Tensor, grad_x: Tensor, add: bool) -> None:
@@ -204,3 +210,15 @@ def _whole(problem: Problem) -> Chunk:
 def packed(weight: Tensor) -> Tensor:
     """[O, C/groups, kh, kw] as [O, T, C/groups]."""
     return weight.flatten(2).transpose(1, 2).contiguous()
+
+
+def tiled(problem: Problem, weight: Tensor) -> Tensor:
+    """[O, C/groups, kh, kw] as [O, tiles of channels, T * TILE], in the order in which `convolve` joins its operand.
+
+    Of each tile first T // JOINED times TILE channels of JOINED taps, then each tap that is left; zeros for channels
+    that are not there.
+    """
+    weight = F.pad(weight.flatten(2), (0, 0, 0, -problem.group_channels % TILE)).unflatten(1, (-1, TILE))
+    joined = problem.taps // JOINED * JOINED
+    first = weight[..., :joined].unflatten(3, (-1, JOINED)).transpose(2, 3)
+    return torch.cat([first.flatten(2), weight[..., joined:].transpose(2, 3).flatten(2)], 2)

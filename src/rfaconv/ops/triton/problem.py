@@ -13,6 +13,12 @@ from rfaconv.ops.shapes import output_size
 MOST_TAPS = 64
 """Of a kernel: a program keeps all taps of its pixels in registers, and T x T float64 matrices for a channel."""
 
+TILE = 16
+"""Channels of a program, and of a table of coefficients: `TILE` in kernels/tiles.py."""
+
+JOINED = 4
+"""Taps that `convolve` multiplies at once: `JOINED` there."""
+
 MOST_FUSED_OUTPUTS = 128
 """Of a group, that one program makes: with more, another would have to generate the same operand."""
 
@@ -108,40 +114,44 @@ class Finish(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """What a program holds: Q * P pixels and C channels; by how many warps."""
+    """What a program holds: Q * P pixels of `TILE` channels, or of one; by how many warps."""
 
     q: int
     p: int
-    c: int
     warps: int
 
 
 def element_tile(problem: Problem) -> Tile:
-    """For kernels that hold the patches of 16 channels and of some pixels; fewer of these the more taps there are.
+    """For kernels that hold the patches of TILE channels and of some pixels: four values a thread, fewer of many taps.
 
-    Not tuned, as no GPU was at hand: chosen so that nothing spills (docs/kernels.md has the compiler's figures).
+    Not tuned, as no GPU was at hand: chosen so that nothing spills and the compiler's instructions are few
+    (docs/kernels.md has the figures).
     """
     if problem.taps > 25:
-        return Tile(1, 16, 16, 8)
-    pixels = 64 if problem.taps <= 9 else 32
-    p = 16 if problem.last else 32
-    return Tile(pixels // p, p, 16, 8)
+        return Tile(1, 16, 8)
+    if problem.taps > 9:
+        return Tile(2, 16, 8)
+    return Tile(4, 16, 8) if problem.last else Tile(2, 32, 8)
 
 
-def fused_tile(problem: Problem, centred: bool) -> tuple[Tile, int]:
-    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either.
+def gradient_tile(problem: Problem) -> Tile:
+    """For `differentiate`, whose many registers leave room for eight warps a processor: two programs rather than one."""
+    if problem.taps > 9:
+        return Tile(1, 16, 8)
+    return Tile(4, 8, 4) if problem.last else Tile(2, 16, 4)
 
-    With 16 warps a thread has 128 registers, with 8 twice as many: for more taps, and patches that are centred.
-    """
+
+def fused_tile(problem: Problem) -> tuple[Tile, int]:
+    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either."""
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
     if problem.taps > 9:
-        return Tile(1, 32 if problem.taps <= 25 else 16, 16, 8), outputs
-    return Tile(2 if centred else 4, 32, 16, 16), outputs
+        return Tile(1, 32 if problem.taps <= 25 else 16, 8), outputs
+    return Tile(4, 16, 8), outputs
 
 
-def sum_tile(problem: Problem) -> Tile:
-    """For kernels whose lanes add up, or gather, one value each."""
-    return Tile(1, 8, 16, 4) if problem.last else Tile(1, 128, 1, 4)
+def sum_tile(problem: Problem) -> tuple[Tile, int]:
+    """For kernels whose lanes add up, or gather, one value each; and their channels."""
+    return (Tile(1, 8, 4), TILE) if problem.last else (Tile(1, 128, 4), 1)
 
 
 class Chunk(NamedTuple):
@@ -158,8 +168,8 @@ def chunks(problem: Problem, itemsize: int, most_bytes: int) -> Iterator[Chunk]:
     an_image = problem.plane * problem.channels * problem.taps * itemsize
     images = min(problem.batch, max(1, most_bytes // an_image))
     pieces = math.ceil(an_image / most_bytes) if images == 1 else 1
-    # In tiles of 16, but all where that is not even one.
-    some = min(problem.group_channels, 16 * max(1, math.ceil(problem.group_channels / pieces) // 16))
+    # In whole tiles, but all where that is not even one.
+    some = min(problem.group_channels, TILE * max(1, math.ceil(problem.group_channels / pieces) // TILE))
     for image in range(0, problem.batch, images):
         for channel in range(0, problem.group_channels, some):
             yield Chunk(image, min(images, problem.batch - image), channel, min(some, problem.group_channels - channel))

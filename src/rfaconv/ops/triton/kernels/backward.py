@@ -6,12 +6,15 @@ import triton
 import triton.language as tl
 
 from rfaconv.ops.triton.kernels.tiles import (
+    FEW_TAPS,
+    TILE,
     attend,
     centred,
     channel_index,
     linear_feature,
     load_patch,
     pixel_index,
+    place_in_table,
     share,
 )
 
@@ -21,7 +24,7 @@ def differentiate(
     x, coefficients, grad, z, patches, grad_attention, begin, end, channels, group_channels, some_channels,
     first_channel, height, width, out_height, out_width, x_b, x_c, x_h, x_w, z_g, z_t, z_c, z_n,
     WINDOW: tl.constexpr, CENTRED: tl.constexpr, LAST: tl.constexpr,
-    Q: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """From z's gradient: z again, the features' gradient in grad's place, and the patches' gradient (unless None).
 
@@ -34,63 +37,94 @@ def differentiate(
     T: tl.constexpr = WINDOW[0] * WINDOW[1]
     group = tl.program_id(2)
     here = tl.program_id(0) * (Q * P) + pixel_index(Q, P, LAST)
-    local = tl.program_id(1) * C + channel_index(C, LAST)
+    local = tl.program_id(1) * TILE + channel_index(TILE, LAST)
     known = local < some_channels
     channel = group * group_channels + first_channel + local
     holds = known & (here < end - begin)
     patch = load_patch(
         x, channel, begin + here, holds, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW
     )
-    total, largest, below = attend(patch, coefficients, channel, known, channels, T)
+    table = coefficients + place_in_table(group, first_channel + local, group_channels, T)
+    attention = attend(patch, table, T)
+    total = attention[0]
     if CENTRED:
-        patch = centred(patch, coefficients, channel, known, channels, T)
+        patch = centred(patch, table, T)
     place = group.to(tl.int64) * z_g + local.to(tl.int64) * z_c + here.to(tl.int64) * z_n
+    to = grad_attention + tl.program_id(0).to(tl.int64) * (T * channels) + channel
 
     together = tl.zeros_like(total)
-    for t in range(T):
-        feature = tl.maximum(linear_feature(patch, coefficients, channel, known, channels, t, T), 0.0)
-        upstream = tl.load(grad + place + t * z_t, mask=holds, other=0.0).to(tl.float32)
-        together += feature * upstream * share(total, largest, below, coefficients, channel, known, channels, t, T)
+    values = ()
+    if T <= FEW_TAPS:
+        for t in tl.static_range(T):
+            value, upstream = weighed(patch, attention, table, grad + place + t * z_t, t, holds, T)
+            values = values + (value,)
+            together += value * upstream
+    else:
+        for t in range(T):
+            value, upstream = weighed(patch, attention, table, grad + place + t * z_t, t, holds, T)
+            together += value * upstream
 
     back = ()
-    for _ in tl.static_range(T):
+    for _ in tl.static_range(T + 1):
         back = back + (tl.zeros_like(total),)
-    through_total = tl.zeros_like(total)
-    for t in range(T):
-        feature = linear_feature(patch, coefficients, channel, known, channels, t, T)
-        part = share(total, largest, below, coefficients, channel, known, channels, t, T)
-        upstream = tl.load(grad + place + t * z_t, mask=holds, other=0.0).to(tl.float32)
-        value = tl.maximum(feature, 0.0) * part
-        # Zero outside of the map, where the patch is not that of any pixel.
-        grad_feature = tl.where(feature > 0.0, upstream * part, 0.0)
-        grad_logit = value * upstream - part * together
-        tl.store(z + place + t * z_t, value, mask=holds)
-        tl.store(grad + place + t * z_t, grad_feature, mask=holds)
-        store_attention(grad_attention, grad_logit * total, t, channel, known, channels, T, LAST)
-        if patches is not None:
-            weight = tl.load(coefficients + (T * (T + 1) + t) * channels + channel, mask=known, other=0.0)
-            through_total += weight * grad_logit
-            moved = ()
-            for s in tl.static_range(T):
-                filters = tl.load(coefficients + (t * T + s) * channels + channel, mask=known, other=0.0)
-                moved = moved + (back[s] + filters * grad_feature,)
-            back = moved
+    if T <= FEW_TAPS:
+        for t in tl.static_range(T):
+            back, logit = one_tap_back(
+                values[t], attention, together, table, grad + place + t * z_t, z + place + t * z_t, back, t, holds,
+                patches is not None, T,
+            )  # fmt: skip
+            store_attention(to + t * channels, logit * total, known, LAST)
+    else:
+        for t in range(T):
+            value, upstream = weighed(patch, attention, table, grad + place + t * z_t, t, holds, T)
+            back, logit = one_tap_back(
+                value, attention, together, table, grad + place + t * z_t, z + place + t * z_t, back, t, holds,
+                patches is not None, T,
+            )  # fmt: skip
+            store_attention(to + t * channels, logit * total, known, LAST)
     if patches is not None:
         # The weight holds log2(e) / T for exp2.
-        through_total *= 0.6931471805599453
+        through_total = back[T] * 0.6931471805599453
         for s in tl.static_range(T):
             tl.store(patches + place + s * z_t, back[s] + through_total, mask=holds)
 
 
 @triton.jit
-def store_attention(to, values, t, channel, known, channels, T: tl.constexpr, LAST: tl.constexpr):
-    """Write the sums over this program's pixels of grad_logit * (sum of the patch)."""
-    row = to + (tl.program_id(0).to(tl.int64) * T + t) * channels
-    if LAST:
-        sums = tl.sum(tl.sum(values, 1, keep_dims=True), 0, keep_dims=True)
+def weighed(patch, attention, table, grad, t, holds, T: tl.constexpr):
+    """Tap t's feature times its share, and what `grad` has for it."""
+    feature = tl.maximum(linear_feature(patch, table, t, T), 0.0)
+    return feature * share(attention, table, t, T), tl.load(grad, mask=holds, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def one_tap_back(
+    value, attention, together, table, grad, z, back, t, holds, PATCHES: tl.constexpr, T: tl.constexpr
+):  # fmt: skip
+    """Store tap t's z and feature's gradient; `back` with what it adds to the patch and its sum, and the logit's gradient.
+
+    A product that is 0 has a feature of 0, or a share so small that its gradient is 0 too.
+    """
+    part = share(attention, table, t, T)
+    upstream = tl.load(grad, mask=holds, other=0.0).to(tl.float32)
+    # Zero outside of the map, where the patch is not that of any pixel.
+    grad_feature = tl.where(value > 0.0, upstream * part, 0.0)
+    grad_logit = value * upstream - part * together
+    tl.store(z, value, mask=holds)
+    tl.store(grad, grad_feature, mask=holds)
+    moved = ()
+    if PATCHES:
+        for s in tl.static_range(T):
+            moved = moved + (back[s] + tl.load(table + (t * T + s) * TILE) * grad_feature,)
+        moved = moved + (back[T] + tl.load(table + (T * (T + 1) + t) * TILE) * grad_logit,)
     else:
-        sums = tl.sum(tl.sum(values, 2, keep_dims=True), 0, keep_dims=True)
-    tl.store(row + channel, sums, mask=known)
+        moved = back
+    return moved, grad_logit
+
+
+@triton.jit
+def store_attention(to, values, known, LAST: tl.constexpr):
+    """Write the sums over this program's pixels."""
+    tl.store(to, tl.sum(tl.sum(values, 0, keep_dims=True), 1 if LAST else 2, keep_dims=True), mask=known)
 
 
 @triton.jit

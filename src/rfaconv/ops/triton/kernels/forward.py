@@ -6,12 +6,17 @@ import triton
 import triton.language as tl
 
 from rfaconv.ops.triton.kernels.tiles import (
+    FEW_TAPS,
+    JOINED,
+    TILE,
     attend,
     centred,
     channel_index,
     linear_feature,
     load_patch,
+    made_once,
     pixel_index,
+    place_in_table,
     share,
 )
 
@@ -22,58 +27,73 @@ def convolve(
     pixels, channels, group_channels, group_outputs, height, width, out_height, out_width,
     x_b, x_c, x_h, x_w, out_b, out_c, out_h, out_w,
     WINDOW: tl.constexpr, CENTRED: tl.constexpr, ACT: tl.constexpr, LAST: tl.constexpr, PRECISION: tl.constexpr,
-    Q: tl.constexpr, P: tl.constexpr, C: tl.constexpr, O: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr, O: tl.constexpr,
 ):  # fmt: skip
     """out = act((weight @ z + bias) * scale + shift) for Q*P pixels and O outputs of a group.
 
-    Program (pixel tile, output tile, group). weight is [outputs, T, group_channels] in x's dtype, in which z goes into
-    the product; sums are float32. bias, scale and shift are [outputs] in float32 or None. ACT: 0 none, 1 relu, 2 silu.
+    Program (pixel tile, output tile, group). weight is [outputs, tiles of channels, T * TILE] in x's dtype, in which z
+    goes into the product, and of `JOINED`'s order; sums are float32. bias, scale and shift are [outputs] in float32 or
+    None. ACT: 0 none, 1 relu, 2 silu.
     """
     T: tl.constexpr = WINDOW[0] * WINDOW[1]
     group = tl.program_id(2)
     output = tl.program_id(1) * O + tl.arange(0, O)
     weights_here = output < group_outputs
+    tiles = tl.cdiv(group_channels, TILE)
+    # Of outputs that are not there any weights will do: their sums are not stored.
+    of_output = weight + (group * group_outputs + tl.minimum(output, group_outputs - 1)) * (tiles * (T * TILE))
     output += group * group_outputs
     first = tl.program_id(0) * (Q * P)
     pixel = first + pixel_index(Q, P, LAST)
     inside = pixel < pixels
-    sums = tl.zeros([Q * P, O] if LAST else [O, Q * P], tl.float32)
-    for begin in range(0, group_channels, C):
-        local = begin + channel_index(C, LAST)
-        known = local < group_channels
+    sums = tl.zeros([O, Q * P], tl.float32)
+    for tile in tl.range(tiles, num_stages=1):
+        local = tile * TILE + channel_index(TILE, LAST)
         channel = group * group_channels + local
-        patch = load_patch(
-            x, channel, pixel, inside & known, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW
-        )
-        total, largest, below = attend(patch, coefficients, channel, known, channels, T)
+        holds = inside & (local < group_channels)
+        patch = load_patch(x, channel, pixel, holds, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW)
+        table = coefficients + place_in_table(group, local, group_channels, T)
+        attention = attend(patch, table, T)
         if CENTRED:
-            patch = centred(patch, coefficients, channel, known, channels, T)
-        flat = begin + tl.arange(0, C)
-        for t in range(T):
-            feature = linear_feature(patch, coefficients, channel, known, channels, t, T)
-            feature = tl.maximum(feature, 0.0, propagate_nan=tl.PropagateNan.ALL)
-            z = feature * share(total, largest, below, coefficients, channel, known, channels, t, T)
-            z = z.to(x.dtype.element_ty)
-            if LAST:
-                place = (output * T + t)[None, :] * group_channels + flat[:, None]
-                k = tl.load(weight + place, mask=weights_here[None, :] & (flat < group_channels)[:, None], other=0.0)
-                sums = tl.dot(tl.reshape(z, (Q * P, C)), k, sums, input_precision=PRECISION)
-            else:
-                place = (output * T + t)[:, None] * group_channels + flat[None, :]
-                k = tl.load(weight + place, mask=weights_here[:, None] & (flat < group_channels)[None, :], other=0.0)
-                z = tl.reshape(tl.permute(z, (1, 0, 2)), (C, Q * P))
-                sums = tl.dot(k, z, sums, input_precision=PRECISION)
-    position = first + tl.arange(0, Q * P)
+            patch = centred(patch, table, T)
+        of_tile = of_output + tile * (T * TILE)
+        if T <= FEW_TAPS:
+            for n in tl.static_range(T // JOINED):
+                sums = multiply_joined(patch, attention, table, of_tile, sums, n, x.dtype.element_ty, T, LAST, PRECISION)
+        else:
+            for n in range(T // JOINED):
+                sums = multiply_joined(patch, attention, table, of_tile, sums, n, x.dtype.element_ty, T, LAST, PRECISION)
+        for t in tl.static_range(T // JOINED * JOINED, T):
+            z = made_once(operand(patch, attention, table, t, True, T).to(x.dtype.element_ty))
+            sums = multiply(z, of_tile + t * TILE, sums, TILE, LAST, PRECISION)
+    store_outputs(
+        sums, bias, scale, shift, out, first + tl.arange(0, Q * P)[None, :], output[:, None], weights_here[:, None],
+        pixels, out_height, out_width, out_b, out_c, out_h, out_w, ACT,
+    )  # fmt: skip
+
+
+@triton.jit
+def multiply_joined(
+    patch, attention, table, weight, sums, n, dtype: tl.constexpr, T: tl.constexpr, LAST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):  # fmt: skip
+    """sums plus the products of the n-th JOINED taps, by one product of TILE * JOINED terms."""
+    z = ()
+    for t in tl.static_range(JOINED):
+        z = z + (made_once(operand(patch, attention, table, n * JOINED + t, True, T).to(dtype)),)
+    low = tl.join(tl.join(z[0], z[1]), tl.join(z[2], z[3]))
+    return multiply(low, weight + n * (JOINED * TILE), sums, JOINED * TILE, LAST, PRECISION)
+
+
+@triton.jit
+def multiply(z, weight, sums, K: tl.constexpr, LAST: tl.constexpr, PRECISION: tl.constexpr):
+    """sums plus the product with z, a block of pixels and TILE channels, and of taps if it has further dimensions."""
     if LAST:
-        store_outputs(
-            sums, bias, scale, shift, out, position[:, None], output[None, :], weights_here[None, :], pixels,
-            out_height, out_width, out_b, out_c, out_h, out_w, ACT,
-        )  # fmt: skip
+        z = tl.permute(z, (2, 4, 3, 0, 1)) if K > TILE else tl.permute(z, (2, 0, 1))
     else:
-        store_outputs(
-            sums, bias, scale, shift, out, position[None, :], output[:, None], weights_here[:, None], pixels,
-            out_height, out_width, out_b, out_c, out_h, out_w, ACT,
-        )  # fmt: skip
+        z = tl.permute(z, (1, 4, 3, 0, 2)) if K > TILE else tl.permute(z, (1, 0, 2))
+    kernel = tl.load(weight[:, None] + tl.arange(0, K)[None, :])
+    return tl.dot(kernel, tl.reshape(z, (K, sums.shape[1])), sums, input_precision=PRECISION)
 
 
 @triton.jit
@@ -120,7 +140,7 @@ def generate(
     x, coefficients, z, begin, end, channels, group_channels, some_channels, first_channel,
     height, width, out_height, out_width, x_b, x_c, x_h, x_w, z_g, z_t, z_c, z_n,
     WINDOW: tl.constexpr, CENTRED: tl.constexpr, ATTEND: tl.constexpr, LAST: tl.constexpr,
-    Q: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """z [group, T, some_channels, n] of the pixels from begin to end and, of each group, some channels.
 
@@ -129,21 +149,29 @@ def generate(
     T: tl.constexpr = WINDOW[0] * WINDOW[1]
     group = tl.program_id(2)
     here = tl.program_id(0) * (Q * P) + pixel_index(Q, P, LAST)
-    local = tl.program_id(1) * C + channel_index(C, LAST)
-    known = local < some_channels
+    local = tl.program_id(1) * TILE + channel_index(TILE, LAST)
     channel = group * group_channels + first_channel + local
-    holds = known & (here < end - begin)
+    holds = (local < some_channels) & (here < end - begin)
     patch = load_patch(
         x, channel, begin + here, holds, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW
     )
-    if ATTEND:
-        total, largest, below = attend(patch, coefficients, channel, known, channels, T)
+    table = coefficients + place_in_table(group, first_channel + local, group_channels, T)
+    attention = attend(patch, table, T) if ATTEND else ()
     if CENTRED:
-        patch = centred(patch, coefficients, channel, known, channels, T)
+        patch = centred(patch, table, T)
     to = z + (group.to(tl.int64) * z_g + local.to(tl.int64) * z_c + here.to(tl.int64) * z_n)
-    for t in range(T):
-        value = linear_feature(patch, coefficients, channel, known, channels, t, T)
-        if ATTEND:
-            value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL)
-            value *= share(total, largest, below, coefficients, channel, known, channels, t, T)
-        tl.store(to + t * z_t, value, mask=holds)
+    if T <= FEW_TAPS:
+        for t in tl.static_range(T):
+            tl.store(to + t * z_t, operand(patch, attention, table, t, ATTEND, T), mask=holds)
+    else:
+        for t in range(T):
+            tl.store(to + t * z_t, operand(patch, attention, table, t, ATTEND, T), mask=holds)
+
+
+@triton.jit
+def operand(patch, attention, table, t, ATTEND: tl.constexpr, T: tl.constexpr):
+    """Of tap t the feature times its attention; without ATTEND the feature before its ReLU."""
+    value = linear_feature(patch, table, t, T)
+    if ATTEND:
+        value = tl.maximum(value, 0.0, propagate_nan=tl.PropagateNan.ALL) * share(attention, table, t, T)
+    return value

@@ -5,7 +5,16 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rfaconv.ops.triton.kernels.tiles import centred, channel_index, linear_feature, load_patch, pixel_index
+from rfaconv.ops.triton.kernels.tiles import (
+    FEW_TAPS,
+    TILE,
+    centred,
+    channel_index,
+    linear_feature,
+    load_patch,
+    pixel_index,
+    place_in_table,
+)
 
 
 @triton.jit
@@ -18,7 +27,7 @@ def larger(a, b):
 def survey_places(
     x, coefficients, largest, mean, pixels, channels, height, width, out_height, out_width, x_b, x_c, x_h, x_w,
     WINDOW: tl.constexpr, CENTRED: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr,
-    Q: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """largest and mean [B, T, h, w]: of each feature over the channels. Program (pixel tile, ROWS of the T taps)."""
     T: tl.constexpr = WINDOW[0] * WINDOW[1]
@@ -27,22 +36,22 @@ def survey_places(
     inside = pixel < pixels
     most = ()
     sums = ()
-    for _ in tl.static_range(ROWS):  # features are not below 0, nor are those of channels that are not there
-        most = most + (tl.zeros([Q, P, C] if LAST else [Q, C, P], tl.float32),)
-        sums = sums + (tl.zeros([Q, P, C] if LAST else [Q, C, P], tl.float32),)
-    for begin in range(0, channels, C):
-        channel = begin + channel_index(C, LAST)
+    for _ in tl.static_range(ROWS):  # features are not below 0, and those of channels that are not there are 0
+        most = most + (tl.zeros([Q, P, TILE] if LAST else [Q, TILE, P], tl.float32),)
+        sums = sums + (tl.zeros([Q, P, TILE] if LAST else [Q, TILE, P], tl.float32),)
+    for begin in range(0, channels, TILE):
+        channel = begin + channel_index(TILE, LAST)
         known = channel < channels
         patch = load_patch(
             x, channel, pixel, inside & known, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW
         )
+        table = coefficients + place_in_table(0, channel, channels, T)
         if CENTRED:
-            patch = centred(patch, coefficients, channel, known, channels, T)
+            patch = centred(patch, table, T)
         most_so_far = ()
         sums_so_far = ()
         for r in tl.static_range(ROWS):
-            there = known & (row + r + tl.zeros_like(channel) < T)
-            feature = larger(linear_feature(patch, coefficients, channel, there, channels, row + r, T), 0.0)
+            feature = larger(linear_feature(patch, table, row + r, T), 0.0)
             most_so_far = most_so_far + (larger(most[r], feature),)
             sums_so_far = sums_so_far + (sums[r] + feature,)
         most = most_so_far
@@ -61,7 +70,7 @@ def survey_places(
 def survey_lines(
     x, coefficients, means, channels, height, width, out_height, out_width, x_b, x_c, x_h, x_w,
     WINDOW: tl.constexpr, CENTRED: tl.constexpr, LAST: tl.constexpr, ROWS: tl.constexpr,
-    P: tl.constexpr, C: tl.constexpr,
+    P: tl.constexpr,
 ):  # fmt: skip
     """Means of the map of taps over its rows [B, C, kh, h] (ROWS), or over its columns [B, C, kw, w].
 
@@ -72,15 +81,16 @@ def survey_lines(
     KW: tl.constexpr = WINDOW[1]
     T: tl.constexpr = KH * KW
     KEPT: tl.constexpr = KH if ROWS else KW
-    channel = tl.program_id(1) * C + channel_index(C, LAST)
+    channel = tl.program_id(1) * TILE + channel_index(TILE, LAST)
     known = channel < channels
     lines = out_height if ROWS else tl.cdiv(out_width, P)
     image = tl.program_id(0) // lines
     line = tl.program_id(0) % lines
     steps = tl.cdiv(out_width, P) if ROWS else out_height
+    table = coefficients + place_in_table(0, channel, channels, T)
     sums = ()
     for _ in tl.static_range(KEPT):
-        sums = sums + (tl.zeros([1, P, C] if LAST else [1, C, P], tl.float32),)
+        sums = sums + (tl.zeros([1, P, TILE] if LAST else [1, TILE, P], tl.float32),)
     for step in range(steps):
         column = (step if ROWS else line) * P + pixel_index(1, P, LAST)
         row = line if ROWS else step
@@ -88,13 +98,13 @@ def survey_lines(
         pixel = (image * out_height + row) * out_width + column
         patch = load_patch(x, channel, pixel, holds, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW)
         if CENTRED:
-            patch = centred(patch, coefficients, channel, known, channels, T)
+            patch = centred(patch, table, T)
         sums_so_far = ()
         for kept in tl.static_range(KEPT):
             total = sums[kept]
             for other in range(T // KEPT):
                 t = kept * KW + other if ROWS else other * KW + kept
-                feature = larger(linear_feature(patch, coefficients, channel, known, channels, t, T), 0.0)
+                feature = larger(linear_feature(patch, table, t, T), 0.0)
                 total += tl.where(holds, feature, 0.0)
             sums_so_far = sums_so_far + (total,)
         sums = sums_so_far
@@ -114,7 +124,7 @@ def generate_gated(
     x, coefficients, gate, other_gate, z, begin, end, channels, group_channels, height, width, out_height, out_width,
     x_b, x_c, x_h, x_w, z_g, z_t, z_c, z_n,
     WINDOW: tl.constexpr, CENTRED: tl.constexpr, PLACES: tl.constexpr, LAST: tl.constexpr,
-    Q: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
+    Q: tl.constexpr, P: tl.constexpr,
 ):  # fmt: skip
     """z [group, T, group_channels, n]: the features of the pixels from begin to end, times both gates.
 
@@ -126,27 +136,50 @@ def generate_gated(
     T: tl.constexpr = KH * KW
     group = tl.program_id(2)
     here = tl.program_id(0) * (Q * P) + pixel_index(Q, P, LAST)
-    local = tl.program_id(1) * C + channel_index(C, LAST)
+    local = tl.program_id(1) * TILE + channel_index(TILE, LAST)
     known = local < group_channels
     channel = group * group_channels + local
     pixel = begin + here
     inside = here < end - begin
     holds = known & inside
     patch = load_patch(x, channel, pixel, holds, height, width, out_height, out_width, x_b, x_c, x_h, x_w, WINDOW)
+    table = coefficients + place_in_table(group, local, group_channels, T)
     if CENTRED:
-        patch = centred(patch, coefficients, channel, known, channels, T)
+        patch = centred(patch, table, T)
     plane = out_height * out_width
     image = (pixel // plane).to(tl.int64)
     of_channel = image * channels + channel
     row = pixel % plane // out_width
     column = pixel % out_width
     to = z + (group.to(tl.int64) * z_g + local.to(tl.int64) * z_c + here.to(tl.int64) * z_n)
-    for t in range(T):
-        value = larger(linear_feature(patch, coefficients, channel, known, channels, t, T), 0.0)
-        if PLACES:
-            value *= tl.load(gate + of_channel, mask=holds, other=0.0)
-            value *= tl.load(other_gate + (image * T + t) * plane + pixel % plane, mask=inside, other=0.0)
-        else:
-            value *= tl.load(gate + (of_channel * KH + t // KW) * out_height + row, mask=holds, other=0.0)
-            value *= tl.load(other_gate + (of_channel * KW + t % KW) * out_width + column, mask=holds, other=0.0)
-        tl.store(to + t * z_t, value, mask=holds)
+    if PLACES:
+        first = gate + of_channel
+        second = other_gate + (image * (T * plane) + pixel % plane)
+    else:
+        first = gate + (of_channel * (KH * out_height) + row)
+        second = other_gate + (of_channel * (KW * out_width) + column)
+    if T <= FEW_TAPS:
+        for t in tl.static_range(T):
+            value = gated(patch, table, first, second, t, holds, inside, plane, out_height, out_width, PLACES, WINDOW)
+            tl.store(to + t * z_t, value, mask=holds)
+    else:
+        for t in range(T):
+            value = gated(patch, table, first, second, t, holds, inside, plane, out_height, out_width, PLACES, WINDOW)
+            tl.store(to + t * z_t, value, mask=holds)
+
+
+@triton.jit
+def gated(
+    patch, table, first, second, t, holds, inside, plane, out_height, out_width, PLACES: tl.constexpr,
+    WINDOW: tl.constexpr,
+):  # fmt: skip
+    """Feature t times both gates, which lie at `first` and `second` for the first tap."""
+    T: tl.constexpr = WINDOW[0] * WINDOW[1]
+    value = larger(linear_feature(patch, table, t, T), 0.0)
+    if PLACES:
+        value *= tl.load(first, mask=holds, other=0.0)
+        value *= tl.load(second + t * plane, mask=inside, other=0.0)
+    else:
+        value *= tl.load(first + t // WINDOW[1] * out_height, mask=holds, other=0.0)
+        value *= tl.load(second + t % WINDOW[1] * out_width, mask=holds, other=0.0)
+    return value

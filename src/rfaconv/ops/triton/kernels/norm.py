@@ -5,6 +5,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from rfaconv.ops.triton.kernels.tiles import TILE, place_in_table
+
 
 @triton.jit
 def feature_statistics(
@@ -42,7 +44,7 @@ def feature_statistics(
 @triton.jit
 def prepare(
     filters, attention, norm_weight, norm_bias, mean, var, moments, count, eps, coefficients, batch_mean, batch_var,
-    channels, T: tl.constexpr, PADDED: tl.constexpr,
+    group_channels, T: tl.constexpr, PADDED: tl.constexpr,
 ):  # fmt: skip
     """The coefficients of one feature (tiles.py says which), and its batch statistics where there are moments.
 
@@ -56,6 +58,7 @@ def prepare(
     filter, means, _, centre, spread, _, scale = feature_statistics(
         filters, mean, var, moments, count, feature, channel, norm_weight, eps, T, PADDED
     )
+    table = coefficients + place_in_table(channel // group_channels, channel % group_channels, group_channels, T)
     offset = -centre * scale
     if norm_bias is not None:
         offset += tl.load(norm_bias + feature).to(tl.float64)
@@ -63,21 +66,21 @@ def prepare(
         taken_off = means.to(tl.float32)
         offset += scale * tl.sum(filter * taken_off.to(tl.float64), 0)
         tl.store(
-            coefficients + (T * (T + 2) + 2 + s) * channels + channel,
+            table + (T * (T + 2) + 2 + s) * TILE,
             taken_off,
             mask=inner & (t + tl.zeros_like(s) == 0),
         )
         tl.store(batch_mean + feature, centre.to(tl.float32))
         tl.store(batch_var + feature, spread.to(tl.float32))
-    tl.store(coefficients + (t * T + s) * channels + channel, (filter * scale).to(tl.float32), mask=inner)
-    tl.store(coefficients + (T * T + t) * channels + channel, offset.to(tl.float32))
+    tl.store(table + (t * T + s) * TILE, (filter * scale).to(tl.float32), mask=inner)
+    tl.store(table + (T * T + t) * TILE, offset.to(tl.float32))
     weights = tl.load(attention + channel * T + s, mask=inner, other=0.0) * (1.4426950408889634 / T)
     own = tl.sum(tl.where(s == t, weights, 0.0), 0)
-    tl.store(coefficients + (T * (T + 1) + t) * channels + channel, own)
+    tl.store(table + (T * (T + 1) + t) * TILE, own)
     highest = tl.max(tl.where(inner, weights, -float("inf")), 0)
     lowest = tl.min(tl.where(inner, weights, float("inf")), 0)
-    tl.store(coefficients + T * (T + 2) * channels + channel, highest, mask=t == 0)
-    tl.store(coefficients + (T * (T + 2) + 1) * channels + channel, lowest, mask=t == 0)
+    tl.store(table + T * (T + 2) * TILE, highest, mask=t == 0)
+    tl.store(table + (T * (T + 2) + 1) * TILE, lowest, mask=t == 0)
 
 
 @triton.jit
@@ -116,11 +119,11 @@ def differentiate_norm(
 
 @triton.jit
 def correction(
-    filters, moments, count, sums, scales, through_var, coefficients, channels, T: tl.constexpr, PADDED: tl.constexpr
+    filters, moments, count, sums, scales, through_var, coefficients, T: tl.constexpr, PADDED: tl.constexpr
 ):
     """What goes back to x through the batch statistics, alpha - Q patch, as linear features. Program (tap r, channel).
 
-    Q = W'^T diag(through_var / N) W, alpha = -W'^T S / N + Q m. Rows of `coefficients`: -Q, then alpha.
+    Q = W'^T diag(through_var / N) W, alpha = -W'^T S / N + Q m. Rows of the tables: -Q, then alpha.
     """
     r = tl.program_id(0)
     channel = tl.program_id(1)
@@ -135,5 +138,6 @@ def correction(
     q = tl.sum((column * tl.load(through_var + feature, mask=inner, other=0.0))[:, None] * weights, 0)
     means = tl.load(moments + channel.to(tl.int64) * (T + T * T) + t, mask=inner, other=0.0) / count
     alpha = tl.sum(q * means, 0) - tl.sum(column * tl.load(sums + feature, mask=inner, other=0.0), 0)
-    tl.store(coefficients + (r * T + t) * channels + channel, (-q).to(tl.float32), mask=inner)
-    tl.store(coefficients + (T * T + r) * channels + channel, alpha.to(tl.float32))
+    table = coefficients + place_in_table(0, channel, tl.num_programs(1), T)
+    tl.store(table + (r * T + t) * TILE, (-q).to(tl.float32), mask=inner)
+    tl.store(table + (T * T + r) * TILE, alpha.to(tl.float32))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from rfaconv.ops.triton.kernels.tiles import load_patch
+from rfaconv.ops.triton.kernels.tiles import TILE, load_patch, place_in_table
 
 
 @triton.jit
 def add_products(
-    x, factors, means, out, begin, end, channels, group_channels, some_channels, first_channel, a_split,
+    x, factors, coefficients, out, begin, end, channels, group_channels, some_channels, first_channel, a_split,
     height, width, out_height, out_width, x_b, x_c, x_h, x_w, z_g, z_t, z_c, z_n,
     WINDOW: tl.constexpr, ROWS: tl.constexpr, P: tl.constexpr, C: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """out [splits, channels, T + T*T] of float64: sums over pixels of f[t], and of f[t] * (patch[s] - mean[s]).
 
-    f is `factors` [group, T, some_channels, n], or the patch itself if that is None; means [T, channels] in float32 or
-    None. Program (split of `a_split` pixels, ROWS of the T factors, channel tile of all groups). A lane adds up in
+    f is `factors` [group, T, some_channels, n], or the patch itself if that is None; the means are rows of the tables, or none
+    where that is None. Program (split of `a_split` pixels, ROWS of the T factors, channel tile of all groups). A lane adds up in
     DTYPE what it sees, and one program owns a split of the pixels: no atomics.
     """
     T: tl.constexpr = WINDOW[0] * WINDOW[1]
@@ -27,6 +27,8 @@ def add_products(
     known = local < some_channels
     channel = group * group_channels + first_channel + local
     row = tl.program_id(1) * ROWS
+    if coefficients is not None:
+        table = coefficients + place_in_table(group, first_channel + local, group_channels, T)
     sums = ()
     for _ in tl.static_range(ROWS * (T + 1)):
         sums = sums + (tl.zeros([P, C], DTYPE),)
@@ -49,8 +51,8 @@ def add_products(
             added = added + (sums[r * (T + 1)] + factor,)
             for s in tl.static_range(T):
                 value = patch[s]
-                if means is not None:
-                    value -= tl.load(means + s * channels + channel, mask=known, other=0.0)
+                if coefficients is not None:
+                    value -= tl.load(table + (T * (T + 2) + 2 + s) * TILE, mask=known, other=0.0)
                 added = added + (sums[r * (T + 1) + 1 + s] + factor * value.to(DTYPE),)
         sums = added
     split = tl.program_id(0).to(tl.int64)

@@ -6,7 +6,8 @@ A program holds a tile of Q*P pixels and C channels of one group, as a block of 
 so that a thread holds Q pixels of the same few channels and loads a filter's weight once for all of them. An index over
 channels is [1, C, 1] or [1, 1, C], one over pixels [Q, 1, P] or [Q, P, 1]; the arithmetic is the same for both.
 
-The coefficients are rows of one number a channel, made by `norm.prepare`:
+The coefficients of a tile are a table [ROWS, TILE], which `norm.prepare` makes: a row is one number of each of its
+channels, so that all rows lie at distances known to the compiler, and nothing is masked:
     T*T  weights, that of tap s in feature t in row t*T + s, the batch norm folded
     T    offsets of the features
     T    attention weights times log2(e) / T, so that exp2 of them times the patch's sum is what softmax wants
@@ -18,6 +19,15 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+TILE = tl.constexpr(16)
+"""Channels of a table; `rfaconv.ops.triton.problem.TILE` for the host."""
+
+JOINED = tl.constexpr(4)
+"""Taps whose products with the weight are one."""
+
+FEW_TAPS = tl.constexpr(9)
+"""So many are kept in registers and unrolled; of more taps, the attention is computed when it is needed."""
 
 
 @triton.jit
@@ -32,6 +42,13 @@ def pixel_index(Q: tl.constexpr, P: tl.constexpr, LAST: tl.constexpr):
     """0 to Q*P-1 as [Q, 1, P] or [Q, P, 1]."""
     index = tl.arange(0, Q)[:, None] * P + tl.arange(0, P)[None, :]
     return index[:, :, None] if LAST else index[:, None, :]
+
+
+@triton.jit
+def place_in_table(group, local, group_channels, T: tl.constexpr):
+    """Where the first row has its number for channel `local` of a group; the next row's is TILE further."""
+    tile = group * tl.cdiv(group_channels, TILE) + local // TILE
+    return tile * ((T * (T + 3) + 2) * TILE) + local % TILE
 
 
 @triton.jit
@@ -55,54 +72,93 @@ def load_patch(
     patch = ()
     for i in tl.static_range(KH):
         for j in tl.static_range(KW):
-            y = row + i * WINDOW[6]
-            z = column + j * WINDOW[7]
-            inside = (y >= 0) & (y < height) & (z >= 0) & (z < width)
+            inside = below(row + i * WINDOW[6], height) & below(column + j * WINDOW[7], width)
             step = i * WINDOW[6] * stride_h + j * WINDOW[7] * stride_w
             patch = patch + (tl.load(base + step, mask=inside & holds, other=0.0).to(tl.float32),)
     return patch
 
 
 @triton.jit
-def attend(patch, coefficients, channel, known, channels, T: tl.constexpr):
-    """Sum of the patch, largest logit and 1 / sum of exp2(logit - largest), of the softmax over the taps.
+def below(place, size):
+    """0 <= place < size, by one comparison: what is negative is large without its sign."""
+    return place.to(tl.uint32, bitcast=True) < size
+
+
+@triton.jit
+def power_of_two(exponent):
+    """2 ** exponent by the GPU's own approximation, of two units in the last place; what is denormal is 0.
+
+    tl.exp2 spends four more instructions on results below 2^-126.
+    """
+    return tl.inline_asm_elementwise("ex2.approx.ftz.f32 $0, $1;", "=f,f", [exponent], tl.float32, True, 1)
+
+
+@triton.jit
+def reciprocal(value):
+    """1 / value, rounded to one unit in the last place; a division takes ten instructions."""
+    return tl.inline_asm_elementwise("rcp.approx.ftz.f32 $0, $1;", "=f,f", [value], tl.float32, True, 1)
+
+
+@triton.jit
+def made_once(values):
+    """The values; to the compiler a riddle, which it must not solve twice.
+
+    It would rather compute an operand in two layouts than exchange it between the threads, in kernels for sm_80.
+    """
+    if values.dtype == tl.float32:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, False, 1)
+    else:
+        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, False, 2)
+
+
+@triton.jit
+def attend(patch, table, T: tl.constexpr):
+    """Sum of the patch, and of the softmax over the taps: largest logit, 1 / sum of powers, and few powers themselves.
 
     The logits are multiples of the sum: the largest is at the largest or the least of the weights.
     """
     total = patch[0]
     for s in tl.static_range(1, T):
         total += patch[s]
-    weights = coefficients + T * (T + 1) * channels + channel
-    highest = tl.load(weights + T * channels, mask=known, other=0.0)
-    lowest = tl.load(weights + (T + 1) * channels, mask=known, other=0.0)
+    highest = tl.load(table + T * (T + 2) * TILE)
+    lowest = tl.load(table + (T * (T + 2) + 1) * TILE)
     largest = tl.maximum(total * highest, total * lowest)
-    below = tl.zeros_like(total)
-    for t in range(T):
-        below += tl.exp2(total * tl.load(weights + t * channels, mask=known, other=0.0) - largest)
-    return total, largest, 1.0 / below
+    powers = ()
+    sum = tl.zeros_like(total)
+    if T <= FEW_TAPS:
+        for t in tl.static_range(T):
+            power = power_of_two(total * tl.load(table + (T * (T + 1) + t) * TILE) - largest)
+            sum += power
+            powers = powers + (power,)
+    else:
+        for t in range(T):
+            sum += power_of_two(total * tl.load(table + (T * (T + 1) + t) * TILE) - largest)
+    return total, largest, reciprocal(sum), powers
 
 
 @triton.jit
-def share(total, largest, scale, coefficients, channel, known, channels, t, T: tl.constexpr):
+def share(attention, table, t, T: tl.constexpr):
     """The attention to tap t, from what `attend` gave."""
-    weight = tl.load(coefficients + (T * (T + 1) + t) * channels + channel, mask=known, other=0.0)
-    return tl.exp2(total * weight - largest) * scale
+    if T <= FEW_TAPS:
+        power = attention[3][t]
+    else:
+        power = power_of_two(attention[0] * tl.load(table + (T * (T + 1) + t) * TILE) - attention[1])
+    return power * attention[2]
 
 
 @triton.jit
-def centred(patch, coefficients, channel, known, channels, T: tl.constexpr):
+def centred(patch, table, T: tl.constexpr):
     """The patch less the means of the taps."""
-    means = coefficients + (T * (T + 2) + 2) * channels + channel
     moved = ()
     for s in tl.static_range(T):
-        moved = moved + (patch[s] - tl.load(means + s * channels, mask=known, other=0.0),)
+        moved = moved + (patch[s] - tl.load(table + (T * (T + 2) + 2 + s) * TILE),)
     return moved
 
 
 @triton.jit
-def linear_feature(patch, coefficients, channel, known, channels, t, T: tl.constexpr):
+def linear_feature(patch, table, t, T: tl.constexpr):
     """Feature t before the ReLU."""
-    value = tl.load(coefficients + (T * T + t) * channels + channel, mask=known, other=0.0) + tl.zeros_like(patch[0])
+    value = tl.load(table + (T * T + t) * TILE) + tl.zeros_like(patch[0])
     for s in tl.static_range(T):
-        value += patch[s] * tl.load(coefficients + (t * T + s) * channels + channel, mask=known, other=0.0)
+        value += patch[s] * tl.load(table + (t * T + s) * TILE)
     return value
