@@ -1,9 +1,11 @@
-"""Registers, spills and shared memory of every Triton kernel, by compiling it ahead of time: no GPU is needed.
+"""Registers, spills, instructions of every Triton kernel, by compiling it ahead of time: no GPU is needed.
 
     python benchmarks/triton_resources.py [--quick]
 
-The kernels are compiled with the arguments with which `rfaconv.ops.triton.launch` launches them, which is watched for
-that, and Triton's own ptxas says what they take.
+The kernels are compiled with the arguments with which they are launched, which is watched for that, and Triton's own
+ptxas and nvdisasm say what they take. "Instructions a value" are those of the machine that a thread runs in the
+innermost loop (in the whole kernel where there is none) for one channel of one pixel, with at most 9 taps: what bounds
+these kernels, long before memory does, is how many instructions a processor can issue.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from unittest import mock
 import torch
 import triton
 from torch import Tensor
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
 from rfaconv.ops.shapes import flat
-from rfaconv.ops.triton import operators
+from rfaconv.ops.triton import gated, operators
+from rfaconv.ops.triton.problem import TILE
 from rfaconv.ops.window import Window
 
 ARCHITECTURES = (80, 90)
@@ -55,8 +59,8 @@ class Resources(NamedTuple):
     """Bytes of a thread, stores and loads."""
     shared: int
     """Bytes of a program."""
-    instructions: int
-    """Of the PTX."""
+    instructions: str
+    """A value; a dash where the taps are in a loop, or there are no values."""
     seconds: float
 
 
@@ -93,7 +97,16 @@ def launches(kernel_size: int, dtype: torch.dtype, last: bool, outputs: int = 64
     batch: Any = (None, None, moments)
     line: Any = (torch.empty(outputs), torch.empty(outputs), 1)
     ops: Any = operators
+    bias_of_features, centre = torch.empty(channels * taps), torch.empty(channels, taps, dtype=torch.float64)
+    gates = {
+        gated.PLACES: (torch.empty(2, channels), torch.empty(2, taps, 32, 32)),
+        gated.LINES: (torch.empty(2, channels, kernel_size, 32), torch.empty(2, channels, kernel_size, 32)),
+    }
     with watched() as found:
+        for kind, pair in gates.items():
+            for middle in (None, centre):
+                gated.survey_features(x, features, bias_of_features, middle, window, kind, False)
+                gated.contract_gated(x, features, bias_of_features, middle, *pair, weight, bias, window, 1, kind, *line)
         ops.patch_moments(x, window)
         for given, count in ((fixed, 0), (batch, 2048)):
             rest: Any = (*norms, *given, count, 1e-5, window, 1)
@@ -149,7 +162,7 @@ def compile_launch(case: str, launch: Launch, architecture: int) -> Resources:
         int(registers[1]),
         sum(spilled),
         compiled.metadata.shared,
-        len(re.findall(r"^\t[a-z@].*;$", text, re.MULTILINE)),
+        instructions_a_value(launch, compiled.asm["cubin"], compiled.metadata.num_warps),
         time.perf_counter() - start,
     )
 
@@ -160,6 +173,40 @@ def _ptxas(text: str, architecture: int) -> str:
         (Path(folder) / "kernel.ptx").write_text(text)
         command = [get_ptxas(architecture).path, "-v", f"--gpu-name={name}", "kernel.ptx", "-o", "kernel.bin"]
         return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stderr
+
+
+def instructions_a_value(launch: Launch, binary: bytes, warps: int) -> str:
+    """See the head of this file."""
+    taken = launch.arguments
+    if "P" not in taken or ("O" in launch.kernel.arg_names and "WINDOW" not in taken):
+        return "-"
+    if taken["WINDOW"][0] * taken["WINDOW"][1] > 9:
+        return "-"
+    values = taken["P"] * taken.get("Q", 1) * taken.get("C", TILE) / (32 * warps)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(binary)
+        command = [knobs.nvidia.nvdisasm.path, "-c", path]
+        listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"{innermost(listing) / values:.0f}"
+
+
+def innermost(listing: str) -> int:
+    """Instructions of a disassembly's innermost loop, of the longest if there are several; of all if there is none."""
+    labels: dict[str, int] = {}
+    loops = []
+    count = 0
+    for line in listing.splitlines():
+        if label := re.match(r"(\.L_\S+):", line):
+            labels[label[1]] = count
+        elif instruction := re.match(r"\s+/\*[0-9a-f]{4,}\*/\s+(.*)", line):
+            count += 1
+            back = re.search(r"BRA.*`\((\.L_\S+)\)", instruction[1])
+            # What ends every kernel is a branch to itself.
+            if back and labels.get(back[1], count) < count - 1:
+                loops.append((labels[back[1]], count))
+    inner = [(a, b) for a, b in loops if not any(a <= c and d < b for c, d in loops)]
+    return max((end - begin for begin, end in inner), default=count)
 
 
 CASES = {
@@ -178,7 +225,7 @@ def main() -> None:
     parser.add_argument("--case", choices=CASES)
     parser.add_argument("--architecture", type=int, choices=ARCHITECTURES)
     options = parser.parse_args()
-    print("| case | kernel | sm | warps | registers | spilled bytes | shared bytes | PTX instructions |")
+    print("| case | kernel | sm | warps | registers | spilled bytes | shared bytes | instructions a value |")
     print("|---|---|---|---|---|---|---|---|")
     for case, (kernel_size, dtype, last) in CASES.items():
         if options.case not in (None, case):

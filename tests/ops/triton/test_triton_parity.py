@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.nn.functional as F
 from parity import Case, compute, doubt, worst_violation
 from torch import Tensor
 
 from rfaconv.ops import rfa_conv2d
 from rfaconv.ops.epilogue import ACTS, Epilogue
+from rfaconv.ops.shapes import flat
 from rfaconv.ops.window import Window
 
 
@@ -47,15 +49,20 @@ both_ways = pytest.mark.parametrize("way", ["fused", "by chunks"], indirect=True
 
 @pytest.fixture
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the operand meets the weight: in one kernel, or chunk by chunk; the chunks are one image or tile each."""
+    """How the operand meets the weight: in one kernel, or chunk by chunk; the chunks are one image or tile each.
+
+    By chunks, sums are made of short segments too, several by each program.
+    """
     pytest.importorskip("triton")
-    from rfaconv.ops.triton import operators
+    from rfaconv.ops.triton import launch, operators
 
     fused = request.param == "fused"
     monkeypatch.setattr(operators, "fuses", lambda problem, dtype: fused)
     if not fused:
         monkeypatch.setattr(operators, "OPERAND_BYTES", 1)
         monkeypatch.setattr(operators, "gradient_bytes", lambda x: 1)
+        monkeypatch.setattr(launch, "LONGEST_EXACT", 4)
+        monkeypatch.setattr(launch, "MOST_SPLITS", 2)
     return str(request.param)
 
 
@@ -127,3 +134,15 @@ def test_what_follows_in_inference_is_computed_too(act: str, last: bool, way: st
     )
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
     assert ours.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["NCHW", "channels last"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_moments_lose_nothing(dtype: torch.dtype, last: bool, device: str) -> None:
+    """Small whole numbers far from 0, whose variance a sum in float32 would not know; 131 rows are two segments."""
+    x = 128 + torch.randint(0, 2, (4, 2, 131, 16)).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    found = torch.ops.rfaconv.patch_moments(x.to(device), flat(Window((3, 3), (2, 1), (1, 1))))
+    patches = F.unfold(x.double(), (3, 3), padding=1, stride=(2, 1)).view(4, 2, 9, -1).permute(1, 2, 0, 3).flatten(2)
+    wanted = torch.cat([patches.sum(2), (patches @ patches.mT).flatten(1)], 1)
+    assert torch.equal(found.cpu(), wanted)

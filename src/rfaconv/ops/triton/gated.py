@@ -22,7 +22,7 @@ from rfaconv.ops.triton.table import filled_table
 
 PLACES, LINES = 1, 2  # rfaconv.ops.gated.KINDS
 ROWS = 3
-"""Taps whose largest and mean a program of `survey_places` keeps for each element: with more, registers spill."""
+"""Taps whose largest and mean a program of `survey_places` keeps for each element, if there are many: registers."""
 
 
 def survey_features(
@@ -90,7 +90,7 @@ def _coefficients(problem: Problem, x: Tensor, weight: Tensor, bias: Tensor, cen
 
 
 def _survey_places(problem: Problem, x: Tensor, made: Tensor, first: Tensor, second: Tensor, centred: bool) -> None:
-    tile, rows = element_tile(problem)._replace(q=1), min(problem.taps, ROWS)
+    tile, rows = element_tile(problem)._replace(q=1), problem.taps if problem.taps <= 9 else ROWS
     grid = math.ceil(problem.pixels / (tile.q * tile.p)), math.ceil(problem.taps / rows)
     kernels.survey_places[grid](
         x, made, first, second, problem.pixels, problem.channels, *problem.planes, *x.stride(),
@@ -100,14 +100,14 @@ def _survey_places(problem: Problem, x: Tensor, made: Tensor, first: Tensor, sec
 
 
 def _survey_lines(problem: Problem, x: Tensor, made: Tensor, first: Tensor, second: Tensor, centred: bool) -> None:
-    tile = element_tile(problem)
+    p = 16 if problem.taps <= 25 else 8  # one value a thread, which then keeps the table in registers
     tiles = math.ceil(problem.channels / TILE)
     for means, rows in ((first, True), (second, False)):
-        lines = problem.out_height if rows else math.ceil(problem.out_width / tile.p)
+        lines = problem.out_height if rows else math.ceil(problem.out_width / p)
         kernels.survey_lines[(problem.batch * lines, tiles)](
             x, made, means, problem.channels, *problem.planes, *x.stride(),
-            WINDOW=problem.window, CENTRED=centred, LAST=problem.last, ROWS=rows, P=tile.p,
-            num_warps=4, **OPTIONS,
+            WINDOW=problem.window, CENTRED=centred, LAST=problem.last, ROWS=rows, P=p,
+            num_warps=p // 2, **OPTIONS,
         )  # fmt: skip
 
 

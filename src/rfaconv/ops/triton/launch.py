@@ -11,7 +11,6 @@ import triton.language as tl
 from torch import Tensor
 
 from rfaconv.ops.triton.kernels import backward, forward, norm, sums
-from rfaconv.ops.triton.table import empty_table
 from rfaconv.ops.triton.problem import (
     TILE,
     Chunk,
@@ -21,14 +20,21 @@ from rfaconv.ops.triton.problem import (
     element_tile,
     fused_tile,
     gradient_tile,
-    sum_tile,
+    most_registers,
 )
+from rfaconv.ops.triton.table import empty_table
 
-A_SPLIT, MOST_SPLITS = 4096, 64
-"""Pixels whose sums one program makes, until there are so many programs a channel."""
+A_SEGMENT = 8
+"""Rows of x that a program of `gather` walks."""
 
-MOST_SUMS = {torch.float64: 32, torch.float32: 96}
-"""How many sums a lane of `add_products` holds, if one row of factors does not need more: registers."""
+LONGEST_EXACT = 64
+"""Products of bfloat16, of 16 bits, whose sum float32 holds exactly where they are of one size; rows of a segment."""
+
+WARPS, MOST_SPLITS = 4096, 256
+"""Programs of one warp for `add_products`, and how many may share a channel: their sums are added afterwards."""
+
+MOST_SUMS, FEW_TAPS = 96, 9
+"""How many sums a lane of it holds where there are more than FEW_TAPS taps: registers, float64 takes two."""
 
 OPTIONS: dict[str, Any] = {"num_stages": 2, "enable_fp_fusion": True}
 
@@ -61,7 +67,7 @@ def convolve(
         problem.pixels, problem.channels, problem.group_channels, problem.group_outputs, *problem.planes,
         *x.stride(), *out.stride(),
         WINDOW=problem.window, CENTRED=centred, ACT=end.act, LAST=problem.last, PRECISION=precision,
-        Q=tile.q, P=tile.p, O=outputs, num_warps=tile.warps, **OPTIONS,
+        Q=tile.q, P=tile.p, O=outputs, num_warps=tile.warps, maxnreg=most_registers(problem), **OPTIONS,
     )  # fmt: skip
 
 
@@ -112,38 +118,43 @@ def differentiate(
 
 def gather(problem: Problem, patches: Tensor, out: Tensor, chunk: Chunk, add: bool) -> None:
     """Sum what lies at the same place of x in the chunk's patches, into (or, with `add`, onto) `out`."""
-    tile, channels = sum_tile(problem)
-    tiles = math.ceil(chunk.images * problem.height * problem.width / tile.p)
-    backward.gather[(tiles, math.ceil(chunk.some_channels / channels), problem.groups)](
-        patches, out, chunk.first_image, chunk.images, problem.group_channels, chunk.some_channels,
+    p, channels = (8, TILE) if problem.last else (128, 1)
+    columns, segments = math.ceil(chunk.images * problem.width / p), math.ceil(problem.height / A_SEGMENT)
+    sums.gather[(columns * segments, math.ceil(chunk.some_channels / channels), problem.groups)](
+        patches, out, chunk.first_image, chunk.images, A_SEGMENT, problem.group_channels, chunk.some_channels,
         chunk.first_channel, *problem.planes, *patches.stride(), *out.stride(),
-        WINDOW=problem.window, ADD=add, P=tile.p, C=channels, num_warps=tile.warps, **OPTIONS,
+        WINDOW=problem.window, ADD=add, P=p, C=channels, num_warps=4, **OPTIONS,
     )  # fmt: skip
 
 
 def add_products(
-    problem: Problem, x: Tensor, factors: Tensor | None, made: Tensor | None, chunk: Chunk, dtype: torch.dtype
+    problem: Problem, x: Tensor, factors: Tensor | None, made: Tensor | None, chunk: Chunk, exact: bool
 ) -> Tensor:
     """Sums of factors, and of factors times patches, over the chunk's pixels: [C, T + T*T] in float64.
 
     Args:
         factors: [groups, T, some channels, n], or None for the patches themselves.
         made: the tables, whose means are taken off the patches; or None.
-        dtype: in which a lane adds up.
+        exact: add up in float64 (bfloat16 only what is longer than a segment: its products are exact in float32, and
+            so are a segment's sums, but for values of different size); else a lane adds up in float32.
     """
-    (tile, channels), taps = sum_tile(problem), problem.taps
-    pixels, begin = chunk.images * problem.plane, chunk.first_image * problem.plane
-    rows = max(1, min(taps, MOST_SUMS[dtype] // (taps + 1)))
-    a_split = math.ceil(pixels / min(MOST_SPLITS, math.ceil(pixels / A_SPLIT)))
-    a_split = math.ceil(a_split / tile.p) * tile.p
-    splits = math.ceil(pixels / a_split)
+    taps, last = problem.taps, problem.last
+    segment = min(problem.out_height, LONGEST_EXACT)
+    total = tl.float64 if exact else tl.float32
+    dtype = tl.float32 if x.dtype == torch.bfloat16 else total
+    rows = taps if taps <= FEW_TAPS else max(1, MOST_SUMS // (taps + 1) // (2 if exact else 1))
+    # A warp that reduces little at its end: two columns of 16 channels, or 32 columns of one.
+    p, channels = (2, TILE) if last else (32, 1)
+    tiles = math.ceil(chunk.some_channels / channels) * problem.groups
+    pieces = math.ceil(chunk.images * problem.out_width / p) * math.ceil(problem.out_height / segment)
+    units = math.ceil(pieces / min(MOST_SPLITS, max(1, WARPS // tiles)))
+    splits = math.ceil(pieces / units)
     parts = torch.zeros(splits, problem.channels, taps + taps * taps, device=x.device, dtype=torch.float64)
     strides = (0, 0, 0, 0) if factors is None else factors.stride()
-    sums.add_products[(splits, math.ceil(taps / rows), math.ceil(chunk.some_channels / channels) * problem.groups)](
-        x, factors, made, parts, begin, begin + pixels, problem.channels, problem.group_channels,
-        chunk.some_channels, chunk.first_channel, a_split, *problem.planes, *x.stride(), *strides,
-        WINDOW=problem.window, ROWS=rows, P=tile.p, C=channels, DTYPE=getattr(tl, str(dtype).removeprefix("torch.")),
-        num_warps=tile.warps, **OPTIONS,
+    sums.add_products[(splits, math.ceil(taps / rows), tiles)](
+        x, factors, made, parts, chunk.first_image, chunk.images, units, segment, problem.channels,
+        problem.group_channels, chunk.some_channels, chunk.first_channel, *problem.planes, *x.stride(), *strides,
+        WINDOW=problem.window, ROWS=rows, P=p, C=channels, DTYPE=dtype, TOTAL=total, num_warps=1, **OPTIONS,
     )  # fmt: skip
     return parts.sum(0)
 
@@ -166,9 +177,7 @@ def differentiate_norm(
     )
     made = empty_table(feature_weight, 0 if moments is None else channels, 1, taps)
     if moments is not None:
-        norm.correction[(taps, channels)](
-            feature_weight, moments, count, sum_, scales, through_var, made, **meta
-        )
+        norm.correction[(taps, channels)](feature_weight, moments, count, sum_, scales, through_var, made, **meta)
     return grads, made
 
 

@@ -38,7 +38,7 @@ def patch_moments(x: Tensor, window: list[int]) -> Tensor:
     problem = problem_of(x, window)
     if problem.pixels == 0:
         return x.new_zeros(problem.channels, problem.taps * (problem.taps + 1), dtype=torch.float64)
-    return launch.add_products(problem, x, None, None, _whole(problem), torch.float64)
+    return launch.add_products(problem, x, None, None, _whole(problem), exact=True)
 
 
 def patch_moments_backward(grad: Tensor, x: Tensor, window: list[int]) -> Tensor:
@@ -136,7 +136,7 @@ def rfa_backward(
         grad_attention += launch.differentiate(problem, x, made, grad_z, z, patches, chunk, moments is not None)
         some_grad = product(upstream, z.flatten(1, 2).mT, False).unflatten(2, (taps, -1))
         grad_kernel[..., chunk.first_channel : last] += some_grad
-        products += launch.add_products(problem, x, grad_z, made if moments is not None else None, chunk, torch.float32)
+        products += launch.add_products(problem, x, grad_z, made if moments is not None else None, chunk, exact=False)
         if patches is not None:
             launch.gather(problem, patches, grad_x, chunk, add=False)
     if input_too and problem.pixels == 0:

@@ -25,7 +25,7 @@ MOST_FUSED_OUTPUTS = 128
 OPERAND_BYTES = 24 * 2**20
 """Of the operand that is made for a library's product: it should still lie in the second cache (H100: 50 MB) then."""
 
-GRADIENT_BYTES = 8 * 2**20
+GRADIENT_BYTES = 16 * 2**20
 """The same backward, where there are three such buffers."""
 
 
@@ -135,7 +135,7 @@ def element_tile(problem: Problem) -> Tile:
 
 
 def gradient_tile(problem: Problem) -> Tile:
-    """For `differentiate`, whose many registers leave room for eight warps a processor: two programs rather than one."""
+    """For `differentiate`, whose registers leave room for eight warps a processor: two programs rather than one."""
     if problem.taps > 9:
         return Tile(1, 16, 8)
     return Tile(4, 8, 4) if problem.last else Tile(2, 16, 4)
@@ -149,9 +149,13 @@ def fused_tile(problem: Problem) -> tuple[Tile, int]:
     return Tile(4, 16, 8), outputs
 
 
-def sum_tile(problem: Problem) -> tuple[Tile, int]:
-    """For kernels whose lanes add up, or gather, one value each; and their channels."""
-    return (Tile(1, 8, 4), TILE) if problem.last else (Tile(1, 128, 4), 1)
+def most_registers(problem: Problem) -> int | None:
+    """Of a thread of that kernel, None for as many as the compiler likes.
+
+    With 128 a processor holds two programs, of which one computes while the other waits for its product or its patches;
+    the few bytes a thread then spills are the price. With more taps it would be too high.
+    """
+    return 128 if problem.taps <= 9 else None
 
 
 class Chunk(NamedTuple):

@@ -1,4 +1,4 @@
-"""Kernels of the backward pass, for chunks of pixels and channels: gradients of a patch, and their way back to x."""
+"""The kernel of the backward pass, for a chunk of pixels and channels: the gradients of a patch."""
 
 from __future__ import annotations
 
@@ -100,7 +100,9 @@ def weighed(patch, attention, table, grad, t, holds, T: tl.constexpr):
 def one_tap_back(
     value, attention, together, table, grad, z, back, t, holds, PATCHES: tl.constexpr, T: tl.constexpr
 ):  # fmt: skip
-    """Store tap t's z and feature's gradient; `back` with what it adds to the patch and its sum, and the logit's gradient.
+    """Store tap t's z and feature's gradient; give `back` with its share added, and the logit's gradient.
+
+    `back` is the gradient of each tap of the patch, and of the patch's sum.
 
     A product that is 0 has a feature of 0, or a share so small that its gradient is 0 too.
     """
@@ -125,45 +127,3 @@ def one_tap_back(
 def store_attention(to, values, known, LAST: tl.constexpr):
     """Write the sums over this program's pixels."""
     tl.store(to, tl.sum(tl.sum(values, 0, keep_dims=True), 1 if LAST else 2, keep_dims=True), mask=known)
-
-
-@triton.jit
-def gather(
-    patches, out, first_image, images, group_channels, some_channels, first_channel,
-    height, width, out_height, out_width, z_g, z_t, z_c, z_n, out_b, out_c, out_h, out_w,
-    WINDOW: tl.constexpr, ADD: tl.constexpr, P: tl.constexpr, C: tl.constexpr,
-):  # fmt: skip
-    """Each of x's values is the sum of what lies at its place in the windows that hold it; with ADD added to `out`.
-
-    patches [group, T, some_channels, n] of `images` whole images from first_image on. Program (tile of x's pixels,
-    channel tile, group). Whoever needs a value fetches it: nothing is written twice, and the order is always the same.
-    """
-    group = tl.program_id(2)
-    here = (tl.program_id(0) * P + tl.arange(0, P))[:, None]
-    local = (tl.program_id(1) * C + tl.arange(0, C))[None, :]
-    line = here // width
-    column = here % width
-    row = line % height
-    image = line // height
-    holds = (image < images) & (local < some_channels)
-    base = patches + (group.to(tl.int64) * z_g + local.to(tl.int64) * z_c)
-    sums = tl.zeros([P, C], tl.float32)
-    for i in tl.static_range(WINDOW[0]):
-        for j in tl.static_range(WINDOW[1]):
-            y = row + WINDOW[4] - i * WINDOW[6]
-            z = column + WINDOW[5] - j * WINDOW[7]
-            window_row = y // WINDOW[2]
-            window_column = z // WINDOW[3]
-            inside = (y >= 0) & (z >= 0) & (window_row < out_height) & (window_column < out_width)
-            inside = inside & (window_row * WINDOW[2] == y) & (window_column * WINDOW[3] == z)
-            place = (image * out_height + window_row) * out_width + window_column
-            found = tl.load(
-                base + (place.to(tl.int64) * z_n + (i * WINDOW[1] + j) * z_t), mask=inside & holds, other=0.0
-            )
-            sums += found.to(tl.float32)
-    channel = group * group_channels + first_channel + local
-    to = (first_image + image).to(tl.int64) * out_b + row.to(tl.int64) * out_h + column.to(tl.int64) * out_w
-    to = out + (to + channel.to(tl.int64) * out_c)
-    if ADD:
-        sums += tl.load(to, mask=holds, other=0.0).to(tl.float32)
-    tl.store(to, sums, mask=holds)

@@ -59,10 +59,14 @@ def convolve(
         of_tile = of_output + tile * (T * TILE)
         if T <= FEW_TAPS:
             for n in tl.static_range(T // JOINED):
-                sums = multiply_joined(patch, attention, table, of_tile, sums, n, x.dtype.element_ty, T, LAST, PRECISION)
+                sums = multiply_joined(
+                    patch, attention, table, of_tile, sums, n, x.dtype.element_ty, T, LAST, PRECISION
+                )
         else:
             for n in range(T // JOINED):
-                sums = multiply_joined(patch, attention, table, of_tile, sums, n, x.dtype.element_ty, T, LAST, PRECISION)
+                sums = multiply_joined(
+                    patch, attention, table, of_tile, sums, n, x.dtype.element_ty, T, LAST, PRECISION
+                )
         for t in tl.static_range(T // JOINED * JOINED, T):
             z = made_once(operand(patch, attention, table, t, True, T).to(x.dtype.element_ty))
             sums = multiply(z, of_tile + t * TILE, sums, TILE, LAST, PRECISION)

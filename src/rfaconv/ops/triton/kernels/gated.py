@@ -101,12 +101,16 @@ def survey_lines(
             patch = centred(patch, table, T)
         sums_so_far = ()
         for kept in tl.static_range(KEPT):
-            total = sums[kept]
-            for other in range(T // KEPT):
-                t = kept * KW + other if ROWS else other * KW + kept
-                feature = larger(linear_feature(patch, table, t, T), 0.0)
-                total += tl.where(holds, feature, 0.0)
-            sums_so_far = sums_so_far + (total,)
+            total = tl.zeros_like(sums[kept])
+            if T <= FEW_TAPS:
+                for other in tl.static_range(T // KEPT):
+                    t = kept * KW + other if ROWS else other * KW + kept
+                    total += larger(linear_feature(patch, table, t, T), 0.0)
+            else:
+                for other in range(T // KEPT):
+                    t = kept * KW + other if ROWS else other * KW + kept
+                    total += larger(linear_feature(patch, table, t, T), 0.0)
+            sums_so_far = sums_so_far + (sums[kept] + tl.where(holds, total, 0.0),)
         sums = sums_so_far
     first = (image.to(tl.int64) * channels + channel) * KEPT
     for kept in tl.static_range(KEPT):

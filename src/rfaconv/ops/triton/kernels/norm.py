@@ -118,9 +118,7 @@ def differentiate_norm(
 
 
 @triton.jit
-def correction(
-    filters, moments, count, sums, scales, through_var, coefficients, T: tl.constexpr, PADDED: tl.constexpr
-):
+def correction(filters, moments, count, sums, scales, through_var, coefficients, T: tl.constexpr, PADDED: tl.constexpr):
     """What goes back to x through the batch statistics, alpha - Q patch, as linear features. Program (tap r, channel).
 
     Q = W'^T diag(through_var / N) W, alpha = -W'^T S / N + Q m. Rows of the tables: -Q, then alpha.

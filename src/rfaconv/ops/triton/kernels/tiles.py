@@ -107,8 +107,7 @@ def made_once(values):
     """
     if values.dtype == tl.float32:
         return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, False, 1)
-    else:
-        return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, False, 2)
+    return tl.inline_asm_elementwise("mov.b32 $0, $1;", "=r,r", [values], values.dtype, False, 2)
 
 
 @triton.jit
