@@ -22,8 +22,9 @@ demo: setup  ## all seven convolutions on the embedded images; then a trained mo
 	$(BIN)/rfaconv convert runs/plain --out runs/converted.safetensors
 	$(BIN)/rfaconv compare --start runs/plain --convs rfa --epochs 2 --set lr=0.01 --out runs/from-plain
 
+# Two files at a time; with more threads than cores, each would be many times slower.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: setup  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

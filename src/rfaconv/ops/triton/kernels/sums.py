@@ -104,10 +104,15 @@ def add_products(
         for r in tl.static_range(ROWS):
             tap = first + r
             holds = known & (tap + tl.zeros_like(local) < T)
-            tl.store(to + tap, tl.sum(sums[r * (T + 1)], 0, keep_dims=True), mask=holds)
+            tl.store(to + tap, over_lanes(sums[r * (T + 1)]), mask=holds)
             for s in tl.static_range(T):
-                total = tl.sum(sums[r * (T + 1) + 1 + s], 0, keep_dims=True)
-                tl.store(to + T + tap * T + s, total, mask=holds)
+                tl.store(to + T + tap * T + s, over_lanes(sums[r * (T + 1) + 1 + s]), mask=holds)
+
+
+@triton.jit
+def over_lanes(values):
+    """Their sum over the pixels, in float64."""
+    return tl.sum(values.to(tl.float64), 0, keep_dims=True)
 
 
 @triton.jit
@@ -126,9 +131,9 @@ def add_half(sums, patch, T: tl.constexpr):
 def store_half(to, sums, known, T: tl.constexpr):
     """Write what `add_half` made, each product to both its places."""
     for r in tl.static_range(T):
-        tl.store(to + r, tl.sum(sums[r], 0, keep_dims=True), mask=known)
+        tl.store(to + r, over_lanes(sums[r]), mask=known)
         for s in tl.static_range(r, T):
-            total = tl.sum(sums[T + r * T - r * (r - 1) // 2 + s - r], 0, keep_dims=True)
+            total = over_lanes(sums[T + r * T - r * (r - 1) // 2 + s - r])
             tl.store(to + T + r * T + s, total, mask=known)
             if s != r:
                 tl.store(to + T + s * T + r, total, mask=known)
