@@ -20,7 +20,6 @@ from rfaconv.ops.triton.problem import (
     element_tile,
     fused_tile,
     gradient_tile,
-    most_registers,
 )
 from rfaconv.ops.triton.table import empty_table
 
@@ -67,7 +66,7 @@ def convolve(
         problem.pixels, problem.channels, problem.group_channels, problem.group_outputs, *problem.planes,
         *x.stride(), *out.stride(),
         WINDOW=problem.window, CENTRED=centred, ACT=end.act, LAST=problem.last, PRECISION=precision,
-        Q=tile.q, P=tile.p, O=outputs, num_warps=tile.warps, maxnreg=most_registers(problem), **OPTIONS,
+        Q=tile.q, P=tile.p, O=outputs, num_warps=tile.warps, **OPTIONS,
     )  # fmt: skip
 
 

@@ -142,20 +142,15 @@ def gradient_tile(problem: Problem) -> Tile:
 
 
 def fused_tile(problem: Problem) -> tuple[Tile, int]:
-    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either."""
+    """For the kernel that generates and multiplies at once, and how many outputs a program makes. Not tuned either.
+
+    Of programs with few outputs a processor holds two or three, of which one computes while another waits for its
+    product; with many outputs, small programs would fetch the weight too often.
+    """
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
     if problem.taps > 9:
         return Tile(1, 32 if problem.taps <= 25 else 16, 8), outputs
-    return Tile(4, 16, 8), outputs
-
-
-def most_registers(problem: Problem) -> int | None:
-    """Of a thread of that kernel, None for as many as the compiler likes.
-
-    With 128 a processor holds two programs, of which one computes while the other waits for its product or its patches;
-    the few bytes a thread then spills are the price. With more taps it would be too high.
-    """
-    return 128 if problem.taps <= 9 else None
+    return Tile(4, 8, 4) if outputs <= 64 else Tile(4, 16, 8), outputs
 
 
 class Chunk(NamedTuple):
