@@ -20,6 +20,7 @@ from rfaconv.ops.triton.precision import convolution_allows_tf32, products_as_co
 from rfaconv.ops.triton.problem import (
     JOINED,
     MOST_FUSED_OUTPUTS,
+    MOST_FUSED_TAPS,
     OPERAND_BYTES,
     TILE,
     Chunk,
@@ -82,10 +83,11 @@ def fuses(problem: Problem, dtype: torch.dtype) -> bool:
     """Whether to generate and multiply in one kernel rather than leave the product to cuBLAS. Not tuned.
 
     One program must make all outputs of a group, or the operand is generated several times; and products of float32
-    without TF32 have no tensor cores, where Triton's are slow.
+    without TF32 have no tensor cores, where Triton's are slow. The kernel for 7x7 takes minutes to compile.
     """
-    half = dtype != torch.float32
-    return problem.group_outputs <= MOST_FUSED_OUTPUTS and (half or convolution_allows_tf32())
+    if problem.taps > MOST_FUSED_TAPS or problem.group_outputs > MOST_FUSED_OUTPUTS:
+        return False
+    return dtype != torch.float32 or convolution_allows_tf32()
 
 
 def convolve_by_chunks(

@@ -22,6 +22,9 @@ JOINED = 4
 MOST_FUSED_OUTPUTS = 128
 """Of a group, that one program makes: with more, another would have to generate the same operand."""
 
+MOST_FUSED_TAPS = 25
+"""With more, the kernel that does both takes minutes to compile, and the operand alone seconds."""
+
 OPERAND_BYTES = 24 * 2**20
 """Of the operand that is made for a library's product: it should still lie in the second cache (H100: 50 MB) then."""
 
@@ -149,7 +152,7 @@ def fused_tile(problem: Problem) -> tuple[Tile, int]:
     """
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
     if problem.taps > 9:
-        return Tile(1, 32 if problem.taps <= 25 else 16, 8), outputs
+        return Tile(1, 32, 8), outputs
     return Tile(4, 8, 4) if outputs <= 64 else Tile(4, 16, 8), outputs
 
 
