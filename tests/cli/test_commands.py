@@ -195,7 +195,7 @@ def stop_in_the_middle(command: list[str], cwd: Path, out: Path, how: signal.Sig
     process = subprocess.Popen(
         command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(out.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
         assert process.poll() is None, "the comparison ended before it could be stopped"
         time.sleep(0.02)
