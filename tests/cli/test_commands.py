@@ -193,8 +193,9 @@ def accuracies(out: Path) -> list[Any]:
 def stop_in_the_middle(command: list[str], cwd: Path, out: Path, how: signal.Signals) -> subprocess.Popen[str]:
     """Send the comparison a signal once a checkpoint of a run lies there, so in the middle of a training."""
     process = subprocess.Popen(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who starts us in the background ignores it
+    )  # fmt: skip
     deadline = time.monotonic() + 300
     while not list(out.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
         assert process.poll() is None, "the comparison ended before it could be stopped"

@@ -54,15 +54,20 @@ def differentiate(
 
     together = tl.zeros_like(total)
     values = ()
+    upstreams = ()
     if T <= FEW_TAPS:
         for t in tl.static_range(T):
-            value, upstream = weighed(patch, attention, table, grad + place + t * z_t, t, holds, T)
+            value = weighed(patch, attention, table, t, T)
+            upstream = tl.load(grad + place + t * z_t, mask=holds, other=0.0)
             values = values + (value,)
-            together += value * upstream
+            upstreams = upstreams + (upstream,)
+            together += value * upstream.to(tl.float32)
     else:
         for t in range(T):
-            value, upstream = weighed(patch, attention, table, grad + place + t * z_t, t, holds, T)
-            together += value * upstream
+            upstream = tl.load(grad + place + t * z_t, mask=holds, other=0.0)
+            together += weighed(patch, attention, table, t, T) * upstream.to(tl.float32)
+    # What one thread has to load another may be the one to overwrite.
+    tl.debug_barrier()
 
     back = ()
     for _ in tl.static_range(T + 1):
@@ -70,16 +75,18 @@ def differentiate(
     if T <= FEW_TAPS:
         for t in tl.static_range(T):
             back, logit = one_tap_back(
-                values[t], attention, together, table, grad + place + t * z_t, z + place + t * z_t, back, t, holds,
-                patches is not None, T,
+                values[t], upstreams[t], attention, together, table, grad + place + t * z_t, z + place + t * z_t, back,
+                t, holds, patches is not None, T,
             )  # fmt: skip
             store_attention(to + t * channels, logit * total, known, LAST)
     else:
         for t in range(T):
-            value, upstream = weighed(patch, attention, table, grad + place + t * z_t, t, holds, T)
+            upstream = tl.load(grad + place + t * z_t, mask=holds, other=0.0)
+            tl.debug_barrier()
+            value = weighed(patch, attention, table, t, T)
             back, logit = one_tap_back(
-                value, attention, together, table, grad + place + t * z_t, z + place + t * z_t, back, t, holds,
-                patches is not None, T,
+                value, upstream, attention, together, table, grad + place + t * z_t, z + place + t * z_t, back, t,
+                holds, patches is not None, T,
             )  # fmt: skip
             store_attention(to + t * channels, logit * total, known, LAST)
     if patches is not None:
@@ -90,24 +97,22 @@ def differentiate(
 
 
 @triton.jit
-def weighed(patch, attention, table, grad, t, holds, T: tl.constexpr):
-    """Tap t's feature times its share, and what `grad` has for it."""
-    feature = tl.maximum(linear_feature(patch, table, t, T), 0.0)
-    return feature * share(attention, table, t, T), tl.load(grad, mask=holds, other=0.0).to(tl.float32)
+def weighed(patch, attention, table, t, T: tl.constexpr):
+    """Tap t's feature times its share."""
+    return tl.maximum(linear_feature(patch, table, t, T), 0.0) * share(attention, table, t, T)
 
 
 @triton.jit
 def one_tap_back(
-    value, attention, together, table, grad, z, back, t, holds, PATCHES: tl.constexpr, T: tl.constexpr
+    value, upstream, attention, together, table, grad, z, back, t, holds, PATCHES: tl.constexpr, T: tl.constexpr
 ):  # fmt: skip
-    """Store tap t's z and feature's gradient; give `back` with its share added, and the logit's gradient.
+    """Store tap t's z and feature's gradient; give `back` with what they add to it, and the logit's gradient.
 
-    `back` is the gradient of each tap of the patch, and of the patch's sum.
-
-    A product that is 0 has a feature of 0, or a share so small that its gradient is 0 too.
+    `back` is the gradient of each tap of the patch, and of the patch's sum. A value that is 0 has a feature of 0, or a
+    share so small that its gradient is 0 too.
     """
     part = share(attention, table, t, T)
-    upstream = tl.load(grad, mask=holds, other=0.0).to(tl.float32)
+    upstream = upstream.to(tl.float32)
     # Zero outside of the map, where the patch is not that of any pixel.
     grad_feature = tl.where(value > 0.0, upstream * part, 0.0)
     grad_logit = value * upstream - part * together
