@@ -4,7 +4,7 @@
 
 The kernels are compiled with the arguments with which they are launched, which is watched for that, and Triton's own
 ptxas and nvdisasm say what they take. "Instructions a value" are those of the machine that a thread runs in the
-innermost loop (in the whole kernel where there is none) for one channel of one pixel, with at most 9 taps: what bounds
+innermost loop (in the whole kernel where there is none) for one channel of one pixel, with few taps: what bounds
 these kernels, long before memory does, is how many instructions a processor can issue.
 """
 
@@ -32,7 +32,7 @@ from triton.runtime.jit import JITFunction
 
 from rfaconv.ops.shapes import flat
 from rfaconv.ops.triton import gated, operators
-from rfaconv.ops.triton.problem import TILE
+from rfaconv.ops.triton.problem import FEW_TAPS, TILE
 from rfaconv.ops.window import Window
 
 ARCHITECTURES = (80, 90)
@@ -178,9 +178,7 @@ def _ptxas(text: str, architecture: int) -> str:
 def instructions_a_value(launch: Launch, binary: bytes, warps: int) -> str:
     """See the head of this file."""
     taken = launch.arguments
-    if "P" not in taken or ("O" in launch.kernel.arg_names and "WINDOW" not in taken):
-        return "-"
-    if taken["WINDOW"][0] * taken["WINDOW"][1] > 9:
+    if "WINDOW" not in taken or taken["WINDOW"][0] * taken["WINDOW"][1] > FEW_TAPS:
         return "-"
     values = taken["P"] * taken.get("Q", 1) * taken.get("C", TILE) / (32 * warps)
     with tempfile.TemporaryDirectory() as folder:

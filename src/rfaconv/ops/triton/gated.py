@@ -17,7 +17,7 @@ from rfaconv.ops.triton.arguments import check, dense, problem_of
 from rfaconv.ops.triton.kernels import gated as kernels
 from rfaconv.ops.triton.launch import OPTIONS
 from rfaconv.ops.triton.operators import packed, pieces, product
-from rfaconv.ops.triton.problem import TILE, Finish, Problem, element_tile
+from rfaconv.ops.triton.problem import FEW_TAPS, TILE, Finish, Problem, element_tile
 from rfaconv.ops.triton.table import filled_table
 
 PLACES, LINES = 1, 2  # rfaconv.ops.gated.KINDS
@@ -90,7 +90,7 @@ def _coefficients(problem: Problem, x: Tensor, weight: Tensor, bias: Tensor, cen
 
 
 def _survey_places(problem: Problem, x: Tensor, made: Tensor, first: Tensor, second: Tensor, centred: bool) -> None:
-    tile, rows = element_tile(problem)._replace(q=1), problem.taps if problem.taps <= 9 else ROWS
+    tile, rows = element_tile(problem)._replace(q=1), problem.taps if problem.taps <= FEW_TAPS else ROWS
     grid = math.ceil(problem.pixels / (tile.q * tile.p)), math.ceil(problem.taps / rows)
     kernels.survey_places[grid](
         x, made, first, second, problem.pixels, problem.channels, *problem.planes, *x.stride(),

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from rfaconv.ops.triton.kernels import backward, forward, norm, sums
 from rfaconv.ops.triton.problem import (
+    FEW_TAPS,
     TILE,
     Chunk,
     Finish,
@@ -32,7 +33,7 @@ LONGEST_EXACT = 64
 WARPS, MOST_SPLITS = 4096, 256
 """Programs of one warp for `add_products`, and how many may share a channel: their sums are added afterwards."""
 
-MOST_SUMS, FEW_TAPS = 96, 9
+MOST_SUMS = 96
 """How many sums a lane of it holds where there are more than FEW_TAPS taps: registers, float64 takes two."""
 
 OPTIONS: dict[str, Any] = {"num_stages": 2, "enable_fp_fusion": True}

@@ -14,10 +14,13 @@ MOST_TAPS = 64
 """Of a kernel: a program keeps all taps of its pixels in registers, and T x T float64 matrices for a channel."""
 
 TILE = 16
-"""Channels of a program, and of a table of coefficients: `TILE` in kernels/tiles.py."""
+"""Channels of a program, and of a table of coefficients."""
 
 JOINED = 4
-"""Taps that `convolve` multiplies at once: `JOINED` there."""
+"""Taps that `convolve` multiplies at once."""
+
+FEW_TAPS = 9
+"""So many are kept in registers and unrolled; of more taps, attention and sums are computed when they are needed."""
 
 MOST_FUSED_OUTPUTS = 128
 """Of a group, that one program makes: with more, another would have to generate the same operand."""
@@ -132,14 +135,14 @@ def element_tile(problem: Problem) -> Tile:
     """
     if problem.taps > 25:
         return Tile(1, 16, 8)
-    if problem.taps > 9:
+    if problem.taps > FEW_TAPS:
         return Tile(2, 16, 8)
     return Tile(4, 16, 8) if problem.last else Tile(2, 32, 8)
 
 
 def gradient_tile(problem: Problem) -> Tile:
     """For `differentiate`, whose registers leave room for eight warps a processor: two programs rather than one."""
-    if problem.taps > 9:
+    if problem.taps > FEW_TAPS:
         return Tile(1, 16, 8)
     return Tile(4, 8, 4) if problem.last else Tile(2, 16, 4)
 
@@ -151,7 +154,7 @@ def fused_tile(problem: Problem) -> tuple[Tile, int]:
     product; with many outputs, small programs would fetch the weight too often.
     """
     outputs = min(MOST_FUSED_OUTPUTS, max(16, 1 << (problem.group_outputs - 1).bit_length()))
-    if problem.taps > 9:
+    if problem.taps > FEW_TAPS:
         return Tile(1, 32, 8), outputs
     return Tile(4, 8, 4) if outputs <= 64 else Tile(4, 16, 8), outputs
 

@@ -20,14 +20,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-TILE = tl.constexpr(16)
-"""Channels of a table; `rfaconv.ops.triton.problem.TILE` for the host."""
+from rfaconv.ops.triton import problem
 
-JOINED = tl.constexpr(4)
-"""Taps whose products with the weight are one."""
-
-FEW_TAPS = tl.constexpr(9)
-"""So many are kept in registers and unrolled; of more taps, the attention is computed when it is needed."""
+# As the kernels want what the host says of them.
+TILE = tl.constexpr(problem.TILE)
+JOINED = tl.constexpr(problem.JOINED)
+FEW_TAPS = tl.constexpr(problem.FEW_TAPS)
 
 
 @triton.jit
