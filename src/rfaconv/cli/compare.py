@@ -63,12 +63,12 @@ def command(
         rfaconv compare --data ~/photos --model resnet18 --convs rfa,rfcbam --seeds 5 --epochs 30
     """
     from rfaconv.cli.live import Live
-    from rfaconv.compare.conclusion import conclusion
-    from rfaconv.compare.plan import make_plan
-    from rfaconv.compare.run import compare
-    from rfaconv.compare.statistics import summarise
-    from rfaconv.compare.terminal import table
-    from rfaconv.compare.workers import default_jobs
+    from rfaconv.comparison.conclusion import conclusion
+    from rfaconv.comparison.plan import make_plan
+    from rfaconv.comparison.run import compare
+    from rfaconv.comparison.statistics import summarise
+    from rfaconv.comparison.terminal import table
+    from rfaconv.comparison.workers import default_jobs
 
     plugins = options.use_plugins(plugin)
     if seeds < 1:

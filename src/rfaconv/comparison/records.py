@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rfaconv.compare.results import Comparison
-from rfaconv.compare.statistics import Row
+from rfaconv.comparison.results import Comparison
+from rfaconv.comparison.statistics import Row
 
 FORMAT = 1
 """Raised when a key of the JSON changes its meaning or goes."""

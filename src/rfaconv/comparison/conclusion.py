@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rfaconv.compare.results import Comparison
-from rfaconv.compare.statistics import ALPHA, MOST_SEEDS, Difference, Row, Verdict, sampling_error, seeds_needed
+from rfaconv.comparison.results import Comparison
+from rfaconv.comparison.statistics import ALPHA, MOST_SEEDS, Difference, Row, Verdict, sampling_error, seeds_needed
 from rfaconv.profiling.numbers import points, times
 
 _ORDER: tuple[Verdict, ...] = ("better", "within noise", "worse", "one seed")

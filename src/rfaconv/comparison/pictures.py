@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from rfaconv.compare.labels import place_labels
-from rfaconv.compare.results import Comparison, ModelCost, Picture
-from rfaconv.compare.statistics import Row
+from rfaconv.comparison.labels import place_labels
+from rfaconv.comparison.results import Comparison, ModelCost, Picture
+from rfaconv.comparison.statistics import Row
 from rfaconv.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 
 # Inches. Two panels stand side by side on a wide page, one under the other on a narrow one.

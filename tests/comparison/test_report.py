@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rfaconv.compare.report import write_report
-from rfaconv.compare.results import Comparison, Metric, ModelCost, Picture, Ratio, RunResult
-from rfaconv.compare.terminal import table
+from rfaconv.comparison.report import write_report
+from rfaconv.comparison.results import Comparison, Metric, ModelCost, Picture, Ratio, RunResult
+from rfaconv.comparison.terminal import table
 from rfaconv.profiling import numbers
 
 ALL = ("conv", "rf", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca")

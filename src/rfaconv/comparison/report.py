@@ -9,11 +9,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from rfaconv.compare.conclusion import conclusion
-from rfaconv.compare.pictures import pictures
-from rfaconv.compare.records import as_csv, as_json, metric_names
-from rfaconv.compare.results import Comparison, ModelCost, Picture
-from rfaconv.compare.statistics import Row, summarise
+from rfaconv.comparison.conclusion import conclusion
+from rfaconv.comparison.pictures import pictures
+from rfaconv.comparison.records import as_csv, as_json, metric_names
+from rfaconv.comparison.results import Comparison, ModelCost, Picture
+from rfaconv.comparison.statistics import Row, summarise
 from rfaconv.files import write_text
 from rfaconv.profiling import numbers
 
@@ -47,7 +47,7 @@ def as_html(comparison: Comparison, rows: Sequence[Row], sentences: Sequence[str
     All text is escaped but the pictures' html, which must come from `rfaconv.tasks`.
     """
     environment = Environment(
-        loader=PackageLoader("rfaconv", "compare"),
+        loader=PackageLoader("rfaconv", "comparison"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

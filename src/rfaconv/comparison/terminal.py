@@ -6,8 +6,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rfaconv.compare.results import Comparison
-from rfaconv.compare.statistics import Row, summarise
+from rfaconv.comparison.results import Comparison
+from rfaconv.comparison.statistics import Row, summarise
 from rfaconv.profiling import numbers
 
 _STYLES = {"better": "bold green", "worse": "bold red", "baseline": "bold"}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rfaconv.compare.conclusion import conclusion
-from rfaconv.compare.results import Comparison, Metric, ModelCost, Ratio, RunResult
-from rfaconv.compare.statistics import (
+from rfaconv.comparison.conclusion import conclusion
+from rfaconv.comparison.results import Comparison, Metric, ModelCost, Ratio, RunResult
+from rfaconv.comparison.statistics import (
     _power,
     holm,
     interval,

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from rfaconv.compare.plan import Plan
-from rfaconv.compare.report import write_report
-from rfaconv.compare.results import Comparison, ModelCost, RunResult
-from rfaconv.compare.workers import Run, run_all
+from rfaconv.comparison.plan import Plan
+from rfaconv.comparison.report import write_report
+from rfaconv.comparison.results import Comparison, ModelCost, RunResult
+from rfaconv.comparison.workers import Run, run_all
 from rfaconv.files import write_text
 from rfaconv.profiling import Ratio, machine, model_costs
 from rfaconv.tasks.callbacks import Progress

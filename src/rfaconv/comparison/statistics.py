@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from scipy import stats
 
-from rfaconv.compare.results import Comparison
+from rfaconv.comparison.results import Comparison
 from rfaconv.errors import UserError
 
 CONFIDENCE = 0.95
