@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 
 from rfaconv.comparison.report import write_report
-from rfaconv.comparison.results import Comparison, Metric, ModelCost, Picture, Ratio, RunResult
+from rfaconv.comparison.results import Comparison, Metric, ModelCost, Plot, Ratio, RunResult
 from rfaconv.comparison.terminal import table
 from rfaconv.profiling import numbers
 
@@ -148,7 +148,7 @@ def test_what_users_write_is_escaped(tmp_path: Path) -> None:
         title=EVIL,
         metric=Metric("top1", EVIL),
         facts={EVIL: EVIL},
-        pictures=[Picture(EVIL, EVIL, "<svg><g></g></svg>")],
+        pictures=[Plot(EVIL, EVIL, "<svg><g></g></svg>")],
     )
     page, record, _ = written(comparison, tmp_path)
     assert page.tags["script"] == page.tags["img"] == 0

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from rfaconv.comparison.conclusion import conclusion
 from rfaconv.comparison.pictures import pictures
 from rfaconv.comparison.records import as_csv, as_json, metric_names
-from rfaconv.comparison.results import Comparison, ModelCost, Picture
+from rfaconv.comparison.results import Comparison, ModelCost, Plot
 from rfaconv.comparison.statistics import Row, summarise
 from rfaconv.files import write_text
 from rfaconv.profiling import numbers
@@ -109,5 +109,5 @@ def _run_cells(comparison: Comparison, conv: str, seed: int) -> list[str]:
     ]
 
 
-def _safe(picture: Picture) -> dict[str, Any]:
+def _safe(picture: Plot) -> dict[str, Any]:
     return {"title": picture.title, "caption": picture.caption, "html": Markup(picture.html)}

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rfaconv.profiling import ModelCost, Ratio
-from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.results import Metric, Plot, RunResult
 
-__all__ = ["Comparison", "Metric", "ModelCost", "Picture", "Ratio", "RunResult"]
+__all__ = ["Comparison", "Metric", "ModelCost", "Plot", "Ratio", "RunResult"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Comparison:
     """How many images the metric was computed on."""
     facts: Mapping[str, str]
     """What was done, for whoever repeats it: command, data, fingerprint, recipe, versions, machine."""
-    pictures: Sequence[Picture] = field(default=())
+    pictures: Sequence[Plot] = field(default=())
     """The task's own pictures, e.g. the confusion matrix and example images."""
 
     def scores(self, conv: str) -> list[float]:

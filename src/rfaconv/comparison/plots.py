@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rfaconv.comparison.labels import place_labels
-from rfaconv.comparison.results import Comparison, ModelCost, Picture
+from rfaconv.comparison.results import Comparison, ModelCost, Plot
 from rfaconv.comparison.statistics import Row
 from rfaconv.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 
@@ -18,13 +18,13 @@ from rfaconv.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 _PANEL = (5.0, 3.9)
 
 
-def pictures(comparison: Comparison, rows: Sequence[Row]) -> list[Picture]:
+def pictures(comparison: Comparison, rows: Sequence[Row]) -> list[Plot]:
     """All of the comparison's own pictures that its data allow, ready for the page."""
     label = comparison.metric.label
     heading = label if label[1:2].isupper() else label[:1].upper() + label[1:]  # mAP stays mAP
     side = "up" if comparison.metric.higher_is_better else "down"
     made = [
-        Picture(
+        Plot(
             f"{heading} against cost",
             f"Left and {side} is good. A point is the mean over the seeds, its vertical bar reaches from the lowest to "
             "the highest seed, its horizontal bar over the quartiles of the measured time; the dashed line is "
@@ -32,13 +32,13 @@ def pictures(comparison: Comparison, rows: Sequence[Row]) -> list[Picture]:
             "Squares look at receptive-field features, circles at spatial ones; a colour is an attention.",
             _panels(against_macs(comparison, rows), against_time(comparison, rows)),
         ),
-        Picture(
+        Plot(
             f"Differences to {comparison.baseline}",
             "A dot is one seed, the mark their mean, the bar its 95 % interval (not adjusted for the number of "
             "variants). A filled mark is a verdict of better or worse, a hollow one is within noise or one seed.",
             _panels(differences(comparison, rows)),
         ),
-        Picture(
+        Plot(
             "Training",
             "Lines are means over the seeds, bands reach from the lowest to the highest seed.",
             _panels(
