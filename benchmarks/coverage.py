@@ -28,7 +28,7 @@ DIFFICULTY = 2.0
 def draw_scores(
     rng: np.random.Generator, tries: int, accuracy: float, images: int, spread: float, seeds: int, gain: float = 0.0
 ) -> tuple[Array, Array]:
-    """Scores [tries, seeds] of a model that is `gain` better on the logit scale, and the truth [tries] on its images."""
+    """Scores [tries, seeds] of a model that is `gain` better on the logit scale, and the truth [tries]."""
     # The intercept that gives the accuracy over all images and seeds; a logistic of normals has no closed form.
     total = np.hypot(DIFFICULTY, spread)
     nodes, weights = np.polynomial.hermite_e.hermegauss(20)

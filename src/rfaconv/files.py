@@ -50,7 +50,12 @@ def replacing(path: Path) -> Iterator[IO[Any]]:
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text`, in UTF-8; bytes of a file name that are no text (surrogates) become "\\udcXX"."""
     with replacing(path) as file:
-        file.write(text.encode("utf-8", "backslashreplace"))
+        file.write(printable(text).encode())
+
+
+def printable(text: str) -> str:
+    """`text` with the bytes of a file name that are no text (surrogates) written as "\\udcXX", so that all can show it."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def remove_temporaries(folder: Path) -> None:
@@ -71,9 +76,8 @@ def file_hash(path: Path) -> str:
 
 
 def _sentence(path: Path, error: OSError) -> str:
-    shown = str(path).encode("utf-8", "backslashreplace").decode()
     reason = error.strerror or str(error)
-    return f"'{shown}' cannot be written: {reason}{_free(path)}. Make room or choose another place, then run again."
+    return f"'{printable(str(path))}' cannot be written: {reason}{_free(path)}. Make room or choose another place, then run again."
 
 
 def _free(path: Path) -> str:

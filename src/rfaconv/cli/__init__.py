@@ -8,7 +8,7 @@ from rfaconv.errors import OutputError, UserError, require
 
 
 def main() -> None:
-    """Run the command line; a user's mistake is one sentence and exit code 2, output that cannot be written exit code 1."""
+    """Run the command line; one sentence for a user's mistake (exit code 2) and for a failed write (exit code 1)."""
     try:
         require("rfaconv.cli.app", "classify").app()
     except UserError as error:

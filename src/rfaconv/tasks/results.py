@@ -40,3 +40,6 @@ class Plot:
     title: str
     caption: str
     html: str
+
+    def _repr_html_(self) -> str:
+        return self.html
