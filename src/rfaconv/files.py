@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from typing import IO, Any
 
 from rfaconv.errors import OutputError
 
-# What tempfile puts behind the prefix: ".last.ckpt.k3v9_x2a".
-_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}")
+_SUFFIX = ".partial"
+"""Of a file that is being written, ".last.ckpt.k3v9_x2a.partial"."""
 
 
 @contextmanager
@@ -31,7 +30,7 @@ def replacing(path: Path) -> Iterator[IO[Any]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():  # found before the work of writing it, not by the rename behind it
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:50]}.", suffix=_SUFFIX)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
@@ -54,14 +53,14 @@ def write_text(path: Path, text: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` with the bytes of a file name that are no text (surrogates) written as "\\udcXX", so that all can show it."""
+    """`text` with the bytes of a file name that are no text (surrogates) written as "\\udcXX"."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 
 def remove_temporaries(folder: Path) -> None:
     """Remove what a killed process left half written in `folder` and below; only for who holds its lock."""
-    for path in folder.rglob(".*"):
-        if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+    for path in folder.rglob(f".*{_SUFFIX}"):
+        if path.is_file() and not path.is_symlink():
             with suppress(OSError):
                 path.unlink()
 
@@ -77,7 +76,8 @@ def file_hash(path: Path) -> str:
 
 def _sentence(path: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
-    return f"'{printable(str(path))}' cannot be written: {reason}{_free(path)}. Make room or choose another place, then run again."
+    shown, free = printable(str(path)), _free(path)
+    return f"'{shown}' cannot be written: {reason}{free}. Make room or choose another place, then run again."
 
 
 def _free(path: Path) -> str:

@@ -62,7 +62,7 @@ def _opened(folder: Path) -> IO[str]:
         raise UserError(f"'{folder}' is a file; choose another --out.") from None
     except OSError as error:
         raise OutputError(
-            f"The folder '{folder}' cannot be written: {error.strerror}. Choose another --out, or change its permissions."
+            f"The folder '{folder}' cannot be written: {error.strerror}. Choose another --out."
         ) from error
 
 

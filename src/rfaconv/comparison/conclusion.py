@@ -94,15 +94,10 @@ def _variant(comparison: Comparison, row: Row, variants: int) -> str:
         "one seed": _one_seed,
     }[row.verdict](comparison, row, row.difference, variants)
     cost = comparison.costs.get(row.conv)
-    return (
-        f"{text}."
-        if cost is None
-        else f"{text}; it costs {times(cost.inference)} the inference time{_mark(cost.busy)}."
-    )
-
-
-def _mark(busy: str) -> str:
-    return " (measured on a busy machine)" if busy else ""
+    if cost is None:
+        return f"{text}."
+    busy = " (measured on a busy machine)" if cost.busy else ""
+    return f"{text}; it costs {times(cost.inference)} the inference time{busy}."
 
 
 def _significant(comparison: Comparison, row: Row, difference: Difference, variants: int) -> str:

@@ -40,8 +40,8 @@ def plots(comparison: Comparison) -> list[Plot]:
         ),
         Plot(
             "Training",
-            "Lines are means over the seeds, bands reach from the lowest to the highest seed. A seed that diverged is a "
-            "thin line of its own up to a cross at its last finite value.",
+            "Lines are means over the seeds, bands reach from the lowest to the highest seed. A seed that diverged is "
+            "a thin line of its own up to a cross at its last finite value.",
             _panels(
                 KINDS["metric"](comparison),
                 KINDS["loss"](comparison),

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from rfaconv.comparison.records import as_csv, as_json, metric_names
-from rfaconv.comparison.results import Comparison, ModelCost, Plot, RunResult, diverged_at
+from rfaconv.comparison.results import Comparison, ModelCost, Plot, Ratio, RunResult, diverged_at
 from rfaconv.comparison.statistics import Row
 from rfaconv.files import printable, write_text
 from rfaconv.profiling import numbers
@@ -95,18 +95,17 @@ def _cells(comparison: Comparison, row: Row) -> dict[str, Any]:
 
 def _cost_cells(cost: ModelCost, is_baseline: bool) -> list[tuple[str, str, str]]:
     """Parameters, MACs, inference, training, memory: text, small print, exact figure."""
-    inference, training = numbers.milliseconds(cost.inference_ms), numbers.milliseconds(cost.training_ms)
-    memory, mark = numbers.mebibytes(cost.memory_mb), "*" if cost.busy else ""
+
+    def relative(ratio: Ratio, exact: str, mark: str = "") -> tuple[str, str, str]:
+        return numbers.times(ratio) + mark, exact if is_baseline else numbers.quartiles(ratio), exact
+
+    mark = "*" if cost.busy else ""
     return [
         (numbers.amount(cost.params), "", f"{cost.params:,} parameters"),
         (numbers.amount(cost.macs), "", f"{cost.macs:,} multiply-adds"),
-        (
-            numbers.times(cost.inference) + mark,
-            inference if is_baseline else numbers.quartiles(cost.inference),
-            inference,
-        ),
-        (numbers.times(cost.training) + mark, training if is_baseline else numbers.quartiles(cost.training), training),
-        (numbers.times(cost.memory), memory if is_baseline else numbers.quartiles(cost.memory), memory),
+        relative(cost.inference, numbers.milliseconds(cost.inference_ms), mark),
+        relative(cost.training, numbers.milliseconds(cost.training_ms), mark),
+        relative(cost.memory, numbers.mebibytes(cost.memory_mb)),
     ]
 
 

@@ -36,7 +36,7 @@ class ModelCost:
     memory_mb: float
     """Peak memory of a training step, in MiB, above what model, optimizer and batch hold."""
     memory: Ratio
-    conditions: Conditions = Conditions()
+    conditions: Conditions = field(default_factory=Conditions)
     """What else the machine did meanwhile."""
 
     @property
