@@ -22,9 +22,14 @@ from rfaconv.tasks.rundir import claim, read_result, write_result
 def test_any_os_error_is_a_sentence_and_the_old_file_stays(number: int, tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_text(path, "old")
-    with pytest.raises(OutputError) as caught, replacing(path) as file:
-        file.write(b"new")
-        raise OSError(number, os.strerror(number))
+
+    def fail() -> None:
+        with replacing(path) as file:
+            file.write(b"new")
+            raise OSError(number, os.strerror(number))
+
+    with pytest.raises(OutputError) as caught:
+        fail()
     text = str(caught.value)
     assert text.startswith(f"'{path}' cannot be written: {os.strerror(number)} (")
     assert "MiB free there" in text
@@ -53,9 +58,7 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
 
 def test_a_write_that_was_killed_is_cleaned_up(tmp_path: Path) -> None:
     code = "import os, sys; from pathlib import Path; from rfaconv.files import replacing\n"
-    code += (
-        "with replacing(Path(sys.argv[1])) as file:\n    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)\n"
-    )
+    code += "with replacing(Path(sys.argv[1])) as file:\n    file.write(b'half'); os.kill(os.getpid(), 9)\n"
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "runs" / "last.ckpt")], check=False)
     assert done.returncode == -signal.SIGKILL
     assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -76,7 +76,7 @@ def finished(convs: tuple[str, ...] = ALL, seeds: int = 3, epochs: int = 4, **ch
     one = Ratio(1.0, 1.0, 1.0)
     costs = {
         conv: ModelCost(
-            306_000 + i, 10_200_000 * (i + 1), *[3.21, Ratio(1 + 0.5 * i, 0.9, 1.2) if i else one] * 2, 812.0, one
+            306_000 + i, 10_200_000 * (i + 1), *[3.21, Ratio(1 + 0.5 * i, 1.0, 1.2) if i else one] * 2, 812.0, one
         )
         for i, conv in enumerate(convs)
     }
@@ -176,7 +176,7 @@ def test_json_has_everything_and_no_nan(tmp_path: Path) -> None:
     assert (record["rows"][0]["finished"], record["rows"][0]["diverged"]) == (2, 1)
     assert record["rows"][1]["difference"]["per_seed"] == pytest.approx([0.003, 0.004])
     assert record["rows"][0]["difference"] is None
-    assert record["costs"]["rfa"]["inference"] == {"median": 1.5, "low": 0.9, "high": 1.2}
+    assert record["costs"]["rfa"]["inference"] == {"median": 1.5, "low": 1.0, "high": 1.2}
     assert list(record)[:3] == ["format", "task", "title"]
     assert record["format"] == 2
     assert "svg" in page.tags
@@ -306,7 +306,7 @@ def test_figures_are_written_as_promised(tmp_path: Path) -> None:
     cells = [html.unescape(cell) for cell in page.text.split("\n")]
     assert "88.10 %±0.25" in cells
     assert "+0.30+0.05 to +0.55" in cells
-    assert {"0.31 M", "10.2 M", "20.4 M", "1.50x0.90 to 1.20", "1.00x3.21 ms", "1.00x812 MiB"} <= set(cells)
+    assert {"0.31 M", "10.2 M", "20.4 M", "1.50x1.00 to 1.20", "1.00x3.21 ms", "1.00x812 MiB"} <= set(cells)
 
 
 def shown(comparison: Comparison, width: int = 100) -> str:
