@@ -32,8 +32,8 @@ def table(comparison: Comparison) -> Table:
         made.add_column(name, justify="right", no_wrap=True)
     for row in comparison.rows:
         style = _STYLES.get(row.verdict, "")
-        name, verdict = Text(printable(row.conv)), Text(row.verdict, style)
-        made.add_row(name, _score(row), _difference(row), verdict, *_costs(comparison, row.conv))
+        conv, verdict = Text(printable(row.conv)), Text(row.verdict, style)
+        made.add_row(conv, _score(row), _difference(row), verdict, *_costs(comparison, row.conv))
     return made
 
 
