@@ -346,6 +346,15 @@ def test_a_training_loss_that_is_not_finite_is_divergence_though_nobody_said_so(
     assert comparison.failed == ["rfa"]
 
 
+def test_a_validation_loss_that_is_nan_is_divergence_unless_nothing_could_be_counted() -> None:
+    lost = RunResult(
+        "rfa", 0, {"top1": 0.1, "loss": math.nan}, {"train_loss": [9.0, 9.0], "val_loss": [1, math.nan]}, 1.0
+    )
+    assert diverged_at(lost) == 2
+    assert diverged_at(replace(lost, metrics={"top1": math.nan, "loss": math.nan})) is None
+    assert diverged_at(replace(lost, metrics={"top1": 0.1, "loss": 2.0})) is None
+
+
 def test_a_score_that_is_nan_without_divergence_is_the_data_s() -> None:
     comparison = compared({"conv": CONV, "rfa": [0.9, math.nan, 0.9]})
     with pytest.raises(UserError, match=r"'rfa' with seed 1 has no figure .* anything to be counted"):

@@ -147,8 +147,19 @@ class Comparison:
 
 
 def diverged_at(run: RunResult) -> int | None:
-    """The epoch in which `run` diverged: as its task found it, or the first whose training loss is not finite."""
+    """The epoch in which `run` diverged: as its task found it, or the first whose training loss is not finite.
+
+    A validation loss that is not finite at the end counts too, as training losses are averaged without what is NaN;
+    but not where the other figures are NaN as well: then the validation data hold nothing to be counted.
+    """
     if run.diverged is not None:
         return run.diverged
-    losses: Sequence[Any] = run.curves.get("train_loss", ())
+    found = _first_not_finite(run.curves.get("train_loss", ()))
+    others = [value for name, value in run.metrics.items() if name != "loss"]
+    if found is None and not math.isfinite(run.metrics.get("loss", 0.0)) and all(map(math.isfinite, others)):
+        return _first_not_finite(run.curves.get("val_loss", ())) or max(1, len(run.curves.get("train_loss", ())))
+    return found
+
+
+def _first_not_finite(losses: Sequence[Any]) -> int | None:
     return next((epoch for epoch, loss in enumerate(losses, 1) if loss is None or not math.isfinite(loss)), None)
