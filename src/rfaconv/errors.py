@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake its reader can mend; the message says what is wrong, where, and what to do."""
 
 
+class OutputError(OSError):
+    """A file or folder cannot be written; the message names it, the reason and the room left (exit code 1)."""
+
+
 class MissingExtraError(ImportError, UserError):
     """A library of an optional extra is not installed; the message names the pip command."""
 

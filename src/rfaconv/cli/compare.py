@@ -47,6 +47,9 @@ def command(
     accelerator: options.AcceleratorOption = "auto",
     workers: options.WorkersOption = 0,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write TensorBoard logs of every run.")] = False,
+    measure_again: Annotated[
+        bool, typer.Option("--measure-again", help="Measure the costs anew, e.g. after a busy machine.")
+    ] = False,
 ) -> None:
     """Train a model with several convolutions under one recipe and the same seeds, and report whether one helps.
 
@@ -63,12 +66,10 @@ def command(
         rfaconv compare --data ~/photos --model resnet18 --convs rfa,rfcbam --seeds 5 --epochs 30
     """
     from rfaconv.cli.live import Live
-    from rfaconv.compare.conclusion import conclusion
-    from rfaconv.compare.plan import make_plan
-    from rfaconv.compare.run import compare
-    from rfaconv.compare.statistics import summarise
-    from rfaconv.compare.terminal import table
-    from rfaconv.compare.workers import default_jobs
+    from rfaconv.comparison.plan import make_plan
+    from rfaconv.comparison.run import compare
+    from rfaconv.comparison.terminal import table
+    from rfaconv.comparison.workers import default_jobs
 
     plugins = options.use_plugins(plugin)
     if seeds < 1:
@@ -99,8 +100,11 @@ def command(
             plugins=plugins,
             watcher=live,
             command=shlex.join(["rfaconv", *sys.argv[1:]]),
+            measure_again=measure_again,
         )
     console.print(table(comparison))
-    for sentence in conclusion(comparison, summarise(comparison)):
+    for sentence in comparison.conclusion:
         console.print(f"- {sentence}", highlight=False, markup=False)
     console.print(f"Report: {options.shown(folder / 'report.html')}", highlight=False, soft_wrap=True)
+    if comparison.failed:
+        raise typer.Exit(3)

@@ -1,5 +1,6 @@
 """What a model costs: parameters, MACs, latency, peak memory."""
 
+from rfaconv.profiling.busy import Conditions
 from rfaconv.profiling.count import Count, count
 from rfaconv.profiling.host import machine
 from rfaconv.profiling.layers import LayerCost, geometric_means, layer_costs
@@ -10,6 +11,7 @@ from rfaconv.profiling.timing import Ratio, alternate, ratio
 
 __all__ = [
     "SHAPES",
+    "Conditions",
     "Count",
     "LayerCost",
     "LayerShape",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rfaconv.errors import UserError, unknown_name
+from rfaconv.profiling.busy import MOST_CONTENTION, MOST_SPREAD, Conditions, watching
 from rfaconv.profiling.count import count
 from rfaconv.profiling.memory import measurable, peak_memory
 from rfaconv.profiling.timing import Ratio, alternate, ratio
@@ -35,6 +36,23 @@ class ModelCost:
     memory_mb: float
     """Peak memory of a training step, in MiB, above what model, optimizer and batch hold."""
     memory: Ratio
+    conditions: Conditions = field(default_factory=Conditions)
+    """What else the machine did meanwhile."""
+
+    @property
+    def spread(self) -> float:
+        """The factor between the quartiles of the paired ratios, of inference or training, whichever is larger."""
+        return max(ratio.high / ratio.low for ratio in (self.inference, self.training))
+
+    @property
+    def busy(self) -> str:
+        """Why the times are not to be trusted, in a few words; "" if nothing speaks against them."""
+        missing = self.conditions.missing_cores
+        if missing is not None and missing > MOST_CONTENTION:
+            return f"other processes kept {self.conditions.other_cores:.1f} cores busy"
+        if self.spread > MOST_SPREAD:
+            return f"the pairs' quartiles differ by {self.spread:.2f}x"
+        return ""
 
 
 def model_costs(
@@ -78,19 +96,20 @@ def model_costs(
         say("parameters and MACs")
         counts = {name: count(model, input_size) for name, model in copies.items()}
         inputs = {name: _noise(model, batch, input_size, device) for name, model in copies.items()}
-        inference = alternate(
-            {name: _forward(model, inputs[name]) for name, model in copies.items()},
-            rounds=rounds,
-            device=device,
-            after_round=lambda done: say(f"inference, round {done} of {rounds}"),
-        )
-        steps = {name: _training_step(name, model, inputs[name]) for name, model in copies.items()}
-        training = alternate(
-            steps,
-            rounds=train_rounds,
-            device=device,
-            after_round=lambda done: say(f"training, round {done} of {train_rounds}"),
-        )
+        with watching() as watch:
+            inference = alternate(
+                {name: _forward(model, inputs[name]) for name, model in copies.items()},
+                rounds=rounds,
+                device=device,
+                after_round=lambda done: say(f"inference, round {done} of {rounds}"),
+            )
+            steps = {name: _training_step(name, model, inputs[name]) for name, model in copies.items()}
+            training = alternate(
+                steps,
+                rounds=train_rounds,
+                device=device,
+                after_round=lambda done: say(f"training, round {done} of {train_rounds}"),
+            )
         memory: dict[str, int] = {}
         for name, step in steps.items():
             say(f"training memory of {name}")
@@ -105,6 +124,7 @@ def model_costs(
             memory[name] / MIB,
             # Memory is the same on every call: its quartiles are the median.
             ratio([memory[name]], [memory[baseline]]),
+            watch.conditions,
         )
         for name in models
     }

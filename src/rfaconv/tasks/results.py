@@ -29,12 +29,17 @@ class RunResult:
     """One value an epoch, e.g. {"train_loss": [...], "val_loss": [...], "val_top1": [...]}."""
     seconds: float
     """Wall time of the training, in seconds (of all its parts, if it was interrupted)."""
+    diverged: int | None = None
+    """The epoch (from 1) in which the loss or the weights stopped being finite; None where that did not happen."""
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture of a report, as an SVG or an <img> with its data in it."""
+class Plot:
+    """One plot of a report, as an SVG or an <img> with its data in it."""
 
     title: str
     caption: str
     html: str
+
+    def _repr_html_(self) -> str:
+        return self.html

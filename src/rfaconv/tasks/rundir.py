@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rfaconv.errors import UserError
-from rfaconv.files import write_text
+from rfaconv.files import file_hash, write_text
 from rfaconv.tasks.results import RunResult
+
+MODEL = "model.safetensors"
 
 
 def claim(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -33,7 +36,11 @@ def claim(folder: Path, facts: Mapping[str, Any]) -> None:
 
 def write_result(run_dir: Path, result: RunResult, **more: Any) -> None:
     """Write result.json, with `more` of the task's own in it: from here on the run is finished."""
+    model = run_dir / MODEL
     record = {
+        "of": config_digest(read_json(run_dir / "plan.json")),
+        "model_sha256": file_hash(model) if model.exists() else None,
+        "diverged": result.diverged,
         "conv": result.conv,
         "seed": result.seed,
         "metrics": dict(result.metrics),
@@ -45,9 +52,31 @@ def write_result(run_dir: Path, result: RunResult, **more: Any) -> None:
 
 
 def read_result(run_dir: Path) -> RunResult:
-    """The result of a finished run."""
-    found = read_json(run_dir / "result.json")
-    return RunResult(found["conv"], found["seed"], found["metrics"], found["curves"], found["seconds"])
+    """The result of a finished run, which must be of the configuration in plan.json and have its model beside it.
+
+    Raises:
+        UserError: result.json is damaged or another run's, or the model file is not the one that was trained.
+    """
+    path, model = run_dir / "result.json", run_dir / MODEL
+    found, config = read_json(path), read_json(run_dir / "plan.json")
+    try:
+        result = RunResult(
+            found["conv"], int(found["seed"]), {**found["metrics"]}, {**found["curves"]}, float(found["seconds"]),
+            found["diverged"],
+        )  # fmt: skip
+        of, digest = found["of"], found["model_sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"'{path}' is damaged ({error!r}); delete the folder '{run_dir}' and run again.") from error
+    if of != config_digest(config):
+        raise UserError(f"'{path}' is another run's result; delete the folder '{run_dir}' and run again.")
+    if digest is not None and (not model.is_file() or file_hash(model) != digest):
+        raise UserError(f"'{model}' is not the model that was trained; delete the folder '{run_dir}' and run again.")
+    return result
+
+
+def config_digest(config: Any) -> str:
+    """A short name of a run's configuration, the same for equal ones."""
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import nn
 
 from rfaconv.tasks.callbacks import Progress
-from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.results import Metric, Plot, RunResult
 
 if TYPE_CHECKING:
     from rfaconv.tasks.training import Machine
@@ -59,7 +59,7 @@ class Task(Protocol):
     def fit(self, conv: str, seed: int, run_dir: Path, report: Callable[[Progress], None] | None = None) -> RunResult:
         """Train in `run_dir`, go on where a killed run stopped, or read what a finished one left."""
 
-    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Picture]:
+    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Plot]:
         """The task's own pictures of finished runs.
 
         Args:

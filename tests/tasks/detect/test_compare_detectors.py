@@ -35,7 +35,7 @@ def test_convolutions_from_one_command(convs: list[str], scenes: DetectionData, 
         assert "Traceback" not in done.stderr
         made = json.loads((tmp_path / "out" / "report.json").read_text())
         assert made["convs"] == convs
-        assert [picture["title"] for picture in made["pictures"]] == [
+        assert [picture["title"] for picture in made["plots"]] == [
             "Precision and recall", "mAP by size", "Example images",
         ]  # fmt: skip
         if start == 0:

@@ -19,7 +19,7 @@ from rfaconv.tasks.classify.pictures import choose_examples, confusion_matrix, e
 from rfaconv.tasks.classify.start import Start
 from rfaconv.tasks.facts import facts_of
 from rfaconv.tasks.recipe import Recipe
-from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.results import Metric, Plot, RunResult
 from rfaconv.tasks.task import JobTask
 from rfaconv.tasks.training import Machine
 
@@ -70,18 +70,18 @@ class ClassifyTask(JobTask):
     def fit(self, conv: str, seed: int, run_dir: Path, report: Callable[[Progress], None] | None = None) -> RunResult:
         return fit(self._job(conv, seed), run_dir, machine=self.machine, report=report, tensorboard=self.tensorboard)
 
-    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Picture]:
+    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Plot]:
         best, variant = ranking[0], next(conv for conv in ranking if conv != baseline)
         found = {conv: read_predictions(folder(conv)) for conv in (baseline, variant)}
         truth = [int(target) for target in self.data.val.targets]
         matrix = multiclass_confusion_matrix(torch.tensor(found[best]), torch.tensor(truth), len(self.data.classes))
         return [
-            Picture(
+            Plot(
                 f"What {best} confuses",
                 f"The convolution with the highest mean, {best}, with the first seed, over the validation images.",
                 confusion_matrix(self.data.classes, matrix),
             ),
-            Picture(
+            Plot(
                 "Example images",
                 f"Validation images on which {baseline} and the best variant, {variant}, differ each way, and some "
                 "that both get wrong (first seed); taken evenly from all such images, not by how they look.",

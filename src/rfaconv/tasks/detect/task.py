@@ -17,7 +17,7 @@ from rfaconv.tasks.detect.fit import DetectJob, fit, read_precision
 from rfaconv.tasks.detect.pictures import choose_examples, example, precision_recall, size_bars
 from rfaconv.tasks.detect.recipe import DetectRecipe
 from rfaconv.tasks.facts import facts_of
-from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.results import Metric, Plot, RunResult
 from rfaconv.tasks.rundir import read_result
 from rfaconv.tasks.task import JobTask
 from rfaconv.tasks.training import Machine
@@ -77,21 +77,21 @@ class DetectTask(JobTask):
     def fit(self, conv: str, seed: int, run_dir: Path, report: Callable[[Progress], None] | None = None) -> RunResult:
         return fit(self._job(conv, seed), run_dir, machine=self.machine, report=report)
 
-    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Picture]:
+    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Plot]:
         variant = next(conv for conv in ranking if conv != baseline)
         order = [baseline, *(conv for conv in ranking if conv != baseline)]
         return [
-            Picture(
+            Plot(
                 "Precision and recall",
                 "At an overlap of 0.50, the mean over the classes, with the first seed.",
                 precision_recall({conv: read_precision(folder(conv)) for conv in order}),
             ),
-            Picture(
+            Plot(
                 "mAP by size",
                 "Of the objects in the image: small below 32 x 32 pixels, medium to 96 x 96, large above; first seed.",
                 size_bars({conv: read_result(folder(conv)).metrics for conv in order}),
             ),
-            Picture(
+            Plot(
                 "Example images",
                 f"The truth, what {baseline} finds and what the best variant, {variant}, finds, from a confidence of "
                 "0.25 (first seed): blue is right (an overlap of 0.50 or more), orange and dashed is wrong. Shown are "

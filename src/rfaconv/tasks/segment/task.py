@@ -14,7 +14,7 @@ from rfaconv.errors import UserError
 from rfaconv.tasks.callbacks import Progress
 from rfaconv.tasks.checkpoint import load_model
 from rfaconv.tasks.facts import facts_of
-from rfaconv.tasks.results import Metric, Picture, RunResult
+from rfaconv.tasks.results import Metric, Plot, RunResult
 from rfaconv.tasks.segment.fit import Network, SegmentJob, fit, read_class_iou, read_image_accuracy
 from rfaconv.tasks.segment.pictures import choose_examples, class_bars, example
 from rfaconv.tasks.segment.predict import segment_one
@@ -80,16 +80,16 @@ class SegmentTask(JobTask):
     def fit(self, conv: str, seed: int, run_dir: Path, report: Callable[[Progress], None] | None = None) -> RunResult:
         return fit(self._job(conv, seed), run_dir, machine=self.machine, report=report, tensorboard=self.tensorboard)
 
-    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Picture]:
+    def pictures(self, folder: Callable[[str], Path], ranking: Sequence[str], baseline: str) -> list[Plot]:
         variant = next(conv for conv in ranking if conv != baseline)
         ious = {conv: read_class_iou(folder(conv)) for conv in (baseline, variant)}
         return [
-            Picture(
+            Plot(
                 "IoU of each class",
                 f"{baseline} and the best variant, {variant}, with the first seed, over the validation images.",
                 class_bars(self.data.classes, ious),
             ),
-            Picture(
+            Plot(
                 "Example images",
                 f"Image, truth, {baseline}, the best variant, {variant}, and where the two differ (first seed): "
                 f"blue where only {variant} is right, orange where only {baseline} is, grey where both are wrong in "

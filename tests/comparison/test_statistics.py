@@ -10,16 +10,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rfaconv.compare.conclusion import conclusion
-from rfaconv.compare.results import Comparison, Metric, ModelCost, Ratio, RunResult
-from rfaconv.compare.statistics import (
+from rfaconv.comparison.results import Comparison, Metric, ModelCost, Ratio, RunResult, diverged_at
+from rfaconv.comparison.statistics import (
     _power,
     holm,
     interval,
     paired_difference,
     sampling_error,
     seeds_needed,
-    summarise,
 )
 from rfaconv.errors import UserError
 
@@ -50,17 +48,16 @@ def compared(scores: dict[str, list[float]], higher_is_better: bool = True, test
 
 
 def sentences(*args: object, **kwargs: object) -> list[str]:
-    comparison = compared(*args, **kwargs)
-    return conclusion(comparison, summarise(comparison))
+    return compared(*args, **kwargs).conclusion
 
 
 def test_interval_is_the_textbook_s() -> None:
-    # Mean 5, s = 2, n = 4; t(0.975, 3) = 3.182, so 5 ± 3.182 * 2 / 2.
-    scores = [5 - math.sqrt(6), 5.0, 5.0, 5 + math.sqrt(6)]
+    # Mean 0.5, s = 0.2, n = 4; t(0.975, 3) = 3.182, so 0.5 ± 3.182 * 0.2 / 2.
+    scores = [0.5 - math.sqrt(0.06), 0.5, 0.5, 0.5 + math.sqrt(0.06)]
     found = interval(scores)
-    assert found.mean == pytest.approx(5)
-    assert (found.low, found.high) == (pytest.approx(1.818, abs=5e-4), pytest.approx(8.182, abs=5e-4))
-    assert found.half_width == pytest.approx(3.182, abs=5e-4)
+    assert found.mean == pytest.approx(0.5)
+    assert (found.low, found.high) == (pytest.approx(0.1818, abs=5e-5), pytest.approx(0.8182, abs=5e-5))
+    assert found.half_width == pytest.approx(0.3182, abs=5e-5)
 
 
 def test_interval_covers_the_truth_95_times_in_100() -> None:
@@ -180,7 +177,7 @@ def test_sampling_error_is_never_none_nor_more_than_all(fraction: float, images:
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_verdicts_know_the_better_side(higher_is_better: bool) -> None:
-    rows = summarise(compared({"conv": CONV, "rfa": CLEARLY_BETTER, "ca": NOISY}, higher_is_better))
+    rows = compared({"conv": CONV, "rfa": CLEARLY_BETTER, "ca": NOISY}, higher_is_better).rows
     assert [row.conv for row in rows] == ["conv", "rfa", "ca"]
     assert [row.verdict for row in rows] == ["baseline", "better" if higher_is_better else "worse", "within noise"]
     assert rows[0].difference is None
@@ -191,15 +188,15 @@ def test_verdicts_know_the_better_side(higher_is_better: bool) -> None:
 def test_a_verdict_needs_the_adjusted_p() -> None:
     """What is significant alone is not among many, and the sentence says why although the interval has no zero."""
     scores = {"conv": CONV, "rf": [base + gain for base, gain in zip(CONV, (0.0055, 0.0065, 0.009), strict=True)]}
-    assert [row.verdict for row in summarise(compared(scores))] == ["baseline", "better"]
+    assert [row.verdict for row in compared(scores).rows] == ["baseline", "better"]
     many = {**scores, **{f"x{i}": NOISY for i in range(5)}}
     comparison = compared(many)
-    rows = summarise(comparison)
+    rows = comparison.rows
     assert rows[1].verdict == "within noise"
     assert rows[1].difference is not None
     assert rows[1].difference.p is not None
     assert rows[1].difference.p < 0.05 < rows[1].adjusted_p
-    (sentence,) = [text for text in conclusion(comparison, rows) if "of rf " in text]
+    (sentence,) = [text for text in comparison.conclusion if "of rf " in text]
     assert "without zero, but p = " in sentence
 
 
@@ -211,14 +208,14 @@ def test_nothing_is_ever_infinite(seeds: int, variants: int, higher_is_better: b
     rng = np.random.default_rng(4)
     scores = {f"c{i}": (0.9 + 0.002 * i + spread * rng.normal(size=seeds)).tolist() for i in range(variants + 1)}
     comparison = compared(scores, higher_is_better)
-    rows = summarise(comparison)
+    rows = comparison.rows
     for row in rows:
         flat = [*asdict(row.interval).values(), row.adjusted_p]
         if row.difference is not None:
             flat += [row.difference.mean, row.difference.low, row.difference.high, row.difference.p]
             assert (row.verdict == "one seed") == (seeds == 1)
         assert all(value is None or math.isfinite(value) for value in flat)
-    text = " ".join(conclusion(comparison, rows))
+    text = " ".join(comparison.conclusion)
     assert not any(word in text for word in ("nan", "inf ", "None"))
 
 
@@ -290,19 +287,116 @@ def test_sentences_of_equal_differences() -> None:
 
 def test_the_images_are_not_mentioned_where_the_metric_counts_none() -> None:
     comparison = compared({"conv": CONV, "rfa": CLEARLY_BETTER})
-    rows = summarise(comparison)
     comparison = replace(comparison, metric=replace(comparison.metric, counts_images=False))
-    assert not any("images" in text for text in conclusion(comparison, rows))
+    assert not any("images" in text for text in comparison.conclusion)
 
 
 def test_a_cost_that_is_missing_is_left_out() -> None:
     comparison = replace(compared({"conv": CONV, "rfa": CLEARLY_BETTER}), costs={})
-    assert "costs" not in conclusion(comparison, summarise(comparison))[0]
+    assert "costs" not in comparison.conclusion[0]
 
 
-def test_a_diverged_or_missing_run_is_named() -> None:
+def with_diverged(scores: dict[str, list[float]], *diverged: tuple[str, int]) -> Comparison:
+    """`compared`, but these (conv, seed) ended as nan in epoch 2, with whatever score argmax of nan gives."""
+    comparison = compared(scores)
+    runs = [
+        replace(run, diverged=2, metrics={"top1": 0.3333, "loss": math.nan}, curves={"train_loss": [1.0, math.nan]})
+        if (run.conv, run.seed) in diverged
+        else run
+        for run in comparison.runs
+    ]
+    return replace(comparison, runs=runs)
+
+
+def test_a_diverged_run_is_counted_and_never_averaged_in() -> None:
+    scores = {"conv": [0.88, 0.884, 0.882, 0.881], "rfa": [0.9, 0.9045, 0.902, 0.903]}
+    comparison = with_diverged(scores, ("conv", 0), ("rfa", 1))
+    base, variant = comparison.rows
+    assert (base.finished, base.diverged, base.seeds) == (3, 1, "3 of 4 seeds; 1 diverged")
+    assert base.interval == interval([0.884, 0.882, 0.881])
+    assert variant.interval == interval([0.9, 0.902, 0.903])
+    # Paired over the seeds where both finished.
+    assert variant.difference == paired_difference([0.902, 0.903], [0.882, 0.881])
+    text = " ".join(comparison.conclusion)
+    assert "rfa diverged with 1 of 4 seeds" in text
+    assert "conv diverged with 1 of 4 seeds" in text
+    assert comparison.failed == []
+
+
+@pytest.mark.parametrize("who", ["conv", "rfa"])
+def test_what_always_diverged_has_no_figure(who: str) -> None:
+    comparison = with_diverged({"conv": CONV, "rfa": CLEARLY_BETTER, "ca": NOISY}, *((who, seed) for seed in range(3)))
+    rows = {row.conv: row for row in comparison.rows}
+    assert (rows[who].interval, rows[who].difference, rows[who].adjusted_p) == (None, None, None)
+    assert comparison.failed == [who]
+    assert f"{who} diverged with all 3 seeds: it has no figure" in " ".join(comparison.conclusion)
+    if who == "conv":
+        assert [row.verdict for row in comparison.rows] == ["baseline", "not compared", "not compared"]
+    else:
+        assert rows["rfa"].verdict == "diverged"
+        assert rows["ca"].difference is not None
+    assert "nan" not in " ".join(comparison.conclusion)
+
+
+def test_a_training_loss_that_is_not_finite_is_divergence_though_nobody_said_so() -> None:
+    comparison = compared({"conv": CONV, "rfa": [0.3333] * 3})
+    lost = [replace(run, curves={"train_loss": [2.0, math.inf, math.nan]}) for run in comparison.runs[3:]]
+    comparison = replace(comparison, runs=[*comparison.runs[:3], *lost])
+    assert diverged_at(lost[0]) == 2
+    assert comparison.failed == ["rfa"]
+
+
+def test_a_validation_loss_that_is_nan_is_divergence_unless_nothing_could_be_counted() -> None:
+    lost = RunResult(
+        "rfa", 0, {"top1": 0.1, "loss": math.nan}, {"train_loss": [9.0, 9.0], "val_loss": [1, math.nan]}, 1.0
+    )
+    assert diverged_at(lost) == 2
+    assert diverged_at(replace(lost, metrics={"top1": math.nan, "loss": math.nan})) is None
+    assert diverged_at(replace(lost, metrics={"top1": 0.1, "loss": 2.0})) is None
+
+
+def test_a_score_that_is_nan_without_divergence_is_the_data_s() -> None:
     comparison = compared({"conv": CONV, "rfa": [0.9, math.nan, 0.9]})
-    with pytest.raises(UserError, match=r"'rfa' with seed 1 .* diverged"):
-        summarise(comparison)
+    with pytest.raises(UserError, match=r"'rfa' with seed 1 has no figure .* anything to be counted"):
+        _ = comparison.rows
     with pytest.raises(UserError, match="'rfa' are not complete"):
-        summarise(replace(comparison, runs=comparison.runs[:-1]))
+        _ = replace(comparison, runs=comparison.runs[:3]).rows
+
+
+@pytest.mark.parametrize("scores", [[0.5, 1.0], [0.99, 1.0, 1.0], [0.0, 0.01, 0.2]])
+def test_intervals_of_shares_stay_shares(scores: list[float]) -> None:
+    found = interval(scores)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert found.half_width is None
+    assert "±" not in str(found)
+    difference = paired_difference(scores, [1 - score for score in scores])
+    assert -1 <= difference.low <= difference.high <= 1
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+def test_intervals_cover_under_seeds_and_images(seeds: int) -> None:
+    """A quick version of benchmarks/coverage.py, of the function itself: images drawn for each seed, and near 100 %."""
+    rng = np.random.default_rng(seeds)
+    tries, accuracy, images = 4000, 0.95, 500
+    chance = accuracy + 0.01 * rng.uniform(-1, 1, size=(tries, seeds))
+    scores = rng.binomial(images, chance) / images
+    found = [interval(row) for row in scores.tolist() if np.ptp(row) > 0]
+    assert 0.93 <= np.mean([one.low <= accuracy <= one.high for one in found]) <= 0.97
+
+
+def test_everything_is_computed_once() -> None:
+    comparison = compared({"conv": CONV, "rfa": CLEARLY_BETTER})
+    assert comparison.rows is comparison.rows
+    assert comparison.conclusion is comparison.conclusion
+
+
+def test_a_busy_machine_is_said() -> None:
+    comparison = compared({"conv": CONV, "rfa": CLEARLY_BETTER})
+    assert not comparison.busy
+    costs = {**comparison.costs, "rfa": replace(comparison.costs["rfa"], inference=Ratio(0.84, 0.6, 1.9))}
+    found = replace(comparison, costs=costs)
+    assert list(found.busy) == ["rfa"]
+    assert "0.84x the inference time (measured on a busy machine)" in found.conclusion[0]
+    assert "--measure-again" in found.conclusion[-1]

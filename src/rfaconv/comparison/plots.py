@@ -1,4 +1,4 @@
-"""The comparison's own pictures: what the accuracy costs, how sure the differences are, how training went."""
+"""The comparison's own plots: what the accuracy costs, how sure the differences are, how training went."""
 
 from __future__ import annotations
 
@@ -9,68 +9,69 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from rfaconv.compare.labels import place_labels
-from rfaconv.compare.results import Comparison, ModelCost, Picture
-from rfaconv.compare.statistics import Row
+from rfaconv.comparison.labels import place_labels
+from rfaconv.comparison.results import Comparison, ModelCost, Plot, diverged_at
+from rfaconv.comparison.statistics import Row
 from rfaconv.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 
 # Inches. Two panels stand side by side on a wide page, one under the other on a narrow one.
 _PANEL = (5.0, 3.9)
 
 
-def pictures(comparison: Comparison, rows: Sequence[Row]) -> list[Picture]:
-    """All of the comparison's own pictures that its data allow, ready for the page."""
+def plots(comparison: Comparison) -> list[Plot]:
+    """All of the comparison's own plots that its data allow, ready for the page."""
     label = comparison.metric.label
     heading = label if label[1:2].isupper() else label[:1].upper() + label[1:]  # mAP stays mAP
     side = "up" if comparison.metric.higher_is_better else "down"
     made = [
-        Picture(
+        Plot(
             f"{heading} against cost",
             f"Left and {side} is good. A point is the mean over the seeds, its vertical bar reaches from the lowest to "
             "the highest seed, its horizontal bar over the quartiles of the measured time; the dashed line is "
             f"{comparison.baseline}. "
             "Squares look at receptive-field features, circles at spatial ones; a colour is an attention.",
-            _panels(against_macs(comparison, rows), against_time(comparison, rows)),
+            _panels(against_macs(comparison), against_time(comparison)),
         ),
-        Picture(
+        Plot(
             f"Differences to {comparison.baseline}",
             "A dot is one seed, the mark their mean, the bar its 95 % interval (not adjusted for the number of "
             "variants). A filled mark is a verdict of better or worse, a hollow one is within noise or one seed.",
-            _panels(differences(comparison, rows)),
+            _panels(differences(comparison)),
         ),
-        Picture(
+        Plot(
             "Training",
-            "Lines are means over the seeds, bands reach from the lowest to the highest seed.",
+            "Lines are means over the seeds, bands reach from the lowest to the highest seed. A seed that diverged is "
+            "a thin line of its own up to a cross at its last finite value.",
             _panels(
-                training_curve(comparison, f"val_{comparison.metric.key}", f"{label}, validation (%)", 100),
-                training_curve(comparison, "train_loss", "training loss"),
+                KINDS["metric"](comparison),
+                KINDS["loss"](comparison),
             ),
         ),
     ]
-    return [picture for picture in made if picture.html]
+    return [plot for plot in made if plot.html]
 
 
-def against_macs(comparison: Comparison, rows: Sequence[Row]) -> str:
+def against_macs(comparison: Comparison) -> str:
     """The metric against multiply-adds, as SVG; "" if no cost is known."""
     most = max((cost.macs for cost in comparison.costs.values()), default=0)
     unit, name = (1e9, "G") if most >= 1e9 else (1e6, "M")
     label = f"multiply-adds an image ({name})"
-    return _against(comparison, rows, "macs", label, lambda cost: (cost.macs / unit,) * 3, "")
+    return _against(comparison, "macs", label, lambda cost: (cost.macs / unit,) * 3, "")
 
 
-def against_time(comparison: Comparison, rows: Sequence[Row]) -> str:
+def against_time(comparison: Comparison) -> str:
     """The metric against the inference time relative to the baseline's, as SVG; "" if no cost is known."""
 
     def ratio(cost: ModelCost) -> tuple[float, float, float]:
         return cost.inference.median, cost.inference.low, cost.inference.high
 
     label = f"inference time relative to {comparison.baseline}"
-    return _against(comparison, rows, "time", label, ratio, "x")
+    return _against(comparison, "time", label, ratio, "x")
 
 
-def differences(comparison: Comparison, rows: Sequence[Row]) -> str:
+def differences(comparison: Comparison) -> str:
     """The paired differences to the baseline, in points, with intervals and every seed, as SVG."""
-    variants = [row for row in rows if row.difference is not None]
+    variants = [row for row in comparison.rows if row.difference is not None]
     if not variants:
         return ""
 
@@ -97,16 +98,18 @@ def differences(comparison: Comparison, rows: Sequence[Row]) -> str:
 def training_curve(comparison: Comparison, key: str, label: str, scale: float = 1) -> str:
     """The curve `key` of every convolution against the epoch, times `scale`, as SVG; "" if no run has it."""
     curves = {conv: _curves(comparison, conv, key) for conv in comparison.convs}
-    if not any(found.size for found in curves.values()):
+    longest = max(curve.shape[-1] for whole, broken in curves.values() for curve in (whole, *broken))
+    if not longest:
         return ""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for conv, found in curves.items():
-            if found.size:
-                _curve(axes, conv, scale * found, emphasised=conv == comparison.baseline)
+        for conv, (whole, broken) in curves.items():
+            if whole.size:
+                _curve(axes, conv, scale * whole, emphasised=conv == comparison.baseline)
+            for curve in broken:
+                _broken_curve(axes, conv, scale * curve, named=not whole.size)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        longest = max(found.shape[-1] for found in curves.values())
         axes.set_xlim(0.5, longest + 0.5)
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
@@ -119,24 +122,24 @@ def training_curve(comparison: Comparison, key: str, label: str, scale: float = 
 
 def _against(
     comparison: Comparison,
-    rows: Sequence[Row],
     name: str,
     label: str,
     cost_of: Callable[[ModelCost], tuple[float, float, float]],
     unit: str,
 ) -> str:
-    shown = [row for row in rows if row.conv in comparison.costs]
+    shown = [row for row in comparison.rows if row.conv in comparison.costs and row.interval is not None]
     if not shown:
         return ""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        base = 100 * float(np.mean(comparison.scores(comparison.baseline)))
-        axes.axhline(base, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        for row in comparison.rows:
+            if row.verdict == "baseline" and row.interval is not None:
+                axes.axhline(100 * row.interval.mean, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
         places = []
         for row in shown:
             x, left, right = cost_of(comparison.costs[row.conv])
-            scores = 100 * np.array(comparison.scores(row.conv))
+            scores = 100 * np.array(list(comparison.scores(row.conv).values()))
             y = float(scores.mean())
             style = conv_style(row.conv)
             axes.errorbar(
@@ -196,11 +199,18 @@ def _difference(axes: Axes, place: int, row: Row) -> None:
     )
 
 
-def _curves(comparison: Comparison, conv: str, key: str) -> np.ndarray:
-    """[seeds, epochs]: the curves of one convolution, as far as all its seeds got; empty if one has none."""
-    found = [run.curves.get(key, ()) for run in comparison.runs if run.conv == conv]
-    epochs = min((len(curve) for curve in found), default=0)
-    return np.array([list(curve[:epochs]) for curve in found], dtype=float)
+def _curves(comparison: Comparison, conv: str, key: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """[seeds, epochs] of the seeds that finished, as far as all got, and the finite start of each that diverged."""
+    runs = [run for run in comparison.runs if run.conv == conv and run.curves.get(key)]
+    finished = [run.curves[key] for run in runs if diverged_at(run) is None]
+    epochs = min((len(curve) for curve in finished), default=0)
+    broken = []
+    for run in runs:
+        at = diverged_at(run)
+        if at is not None:
+            curve = np.array(run.curves[key][:at], dtype=float)
+            broken.append(curve[: np.argmin(np.isfinite(curve))] if not np.isfinite(curve).all() else curve)
+    return np.array([list(curve[:epochs]) for curve in finished], dtype=float), broken
 
 
 def _curve(axes: Axes, conv: str, curves: np.ndarray, emphasised: bool) -> None:
@@ -220,5 +230,26 @@ def _curve(axes: Axes, conv: str, curves: np.ndarray, emphasised: bool) -> None:
     )
 
 
+def _broken_curve(axes: Axes, conv: str, curve: np.ndarray, named: bool) -> None:
+    """A run that diverged; `named` in the legend where no other run of its convolution is."""
+    style = conv_style(conv)
+    label = f"{shorten(conv, 16)} (diverged)" if named else None
+    epochs = np.arange(1, len(curve) + 1)
+    axes.plot(epochs, curve, linestyle=style.line, color=style.color, linewidth=0.9, label=label)
+    axes.plot(epochs[-1:], curve[-1:], "x", color=style.color, markersize=8)
+
+
 def _panels(*svgs: str) -> str:
     return "".join(f'<div class="panel">{svg}</div>' for svg in svgs if svg)
+
+
+KINDS: dict[str, Callable[[Comparison], str]] = {
+    "macs": against_macs,
+    "time": against_time,
+    "differences": differences,
+    "metric": lambda comparison: training_curve(
+        comparison, f"val_{comparison.metric.key}", f"{comparison.metric.label}, validation (%)", 100
+    ),
+    "loss": lambda comparison: training_curve(comparison, "train_loss", "training loss"),
+}
+"""What `Comparison.plot` draws, by name: an SVG, "" where the data for it are missing."""

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rfaconv.compare.results import Comparison
-from rfaconv.compare.statistics import ALPHA, MOST_SEEDS, Difference, Row, Verdict, sampling_error, seeds_needed
+from rfaconv.comparison.statistics import ALPHA, MOST_SEEDS, Difference, Row, Verdict, sampling_error, seeds_needed
 from rfaconv.profiling.numbers import points, times
 
+if TYPE_CHECKING:
+    from rfaconv.comparison.results import Comparison
+
 _ORDER: tuple[Verdict, ...] = ("better", "within noise", "worse", "one seed")
+"""Of the rows with a difference."""
 
 
-def conclusion(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
+def conclusion(comparison: Comparison) -> list[str]:
     """Plain sentences, the most important first: one on the whole, one a variant, then how far to trust them."""
-    variants = sorted((row for row in rows if row.difference is not None), key=lambda row: _rank(row, comparison))
+    compared = [row for row in comparison.rows if row.difference is not None]
+    variants = sorted(compared, key=lambda row: _rank(row, comparison))
     sentences = [_variant(comparison, row, len(variants)) for row in variants]
     if len(variants) > 1:
         sentences.insert(0, _headline(comparison, variants))
     elif variants:
         sentences[0] = f"{_seeds(comparison)}: {sentences[0]}"
-    else:
+    elif len(comparison.convs) == 1:
         sentences.append(f"Only {comparison.baseline} was run: there is nothing to compare it to.")
+    sentences += _diverged(comparison)
     if len(comparison.seeds) == 1:
         sentences.append(
             "One seed: no statement about chance is possible. Run at least 3 seeds before you choose by these figures."
@@ -30,12 +36,40 @@ def conclusion(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
             f"{len(variants)} variants were compared, and the more there are the likelier one looks good by luck: "
             f"the verdicts are on p-values that are Holm-adjusted for it (below {ALPHA} counts), the intervals are not."
         )
-    return sentences + _on_the_images(comparison, rows)
+    return sentences + _on_the_images(comparison) + _busy(comparison)
+
+
+def _diverged(comparison: Comparison) -> list[str]:
+    """What diverged, and what therefore has no figure."""
+    found = []
+    for row in comparison.rows:
+        if row.interval is None:
+            all_of_it = f"all {row.diverged} seeds" if row.diverged > 1 else "its only seed"
+            found.append(f"{row.conv} diverged with {all_of_it}: it has no figure. Lower the learning rate.")
+        elif row.diverged:
+            found.append(
+                f"{row.conv} diverged with {row.diverged} of {len(comparison.seeds)} seeds: its figures are of the "
+                "others alone, which flatters it."
+            )
+    for row in comparison.rows:
+        if row.verdict == "not compared":
+            found.append(f"{row.conv} cannot be compared: no seed finished with both it and {comparison.baseline}.")
+    return found
+
+
+def _busy(comparison: Comparison) -> list[str]:
+    if not comparison.busy:
+        return []
+    reason = next(iter(comparison.busy.values()))
+    return [
+        f"The costs of {', '.join(comparison.busy)} were measured on a busy machine ({reason}) and are not to be "
+        "trusted: run again with --measure-again when nothing else runs."
+    ]
 
 
 def _headline(comparison: Comparison, variants: Sequence[Row]) -> str:
-    if len(comparison.seeds) == 1:
-        return f"One seed, {len(variants)} variants against {comparison.baseline}:"
+    if all(row.verdict == "one seed" for row in variants):
+        return f"{_seeds(comparison)}, {len(variants)} variants against {comparison.baseline}:"
     count = {verdict: sum(row.verdict == verdict for row in variants) for verdict in _ORDER}
     texts: list[tuple[Verdict, str]] = [
         ("better", "better"),
@@ -60,7 +94,10 @@ def _variant(comparison: Comparison, row: Row, variants: int) -> str:
         "one seed": _one_seed,
     }[row.verdict](comparison, row, row.difference, variants)
     cost = comparison.costs.get(row.conv)
-    return f"{text}." if cost is None else f"{text}; it costs {times(cost.inference)} the inference time."
+    if cost is None:
+        return f"{text}."
+    busy = " (measured on a busy machine)" if cost.busy else ""
+    return f"{text}; it costs {times(cost.inference)} the inference time{busy}."
 
 
 def _significant(comparison: Comparison, row: Row, difference: Difference, variants: int) -> str:
@@ -77,7 +114,7 @@ def _within_noise(comparison: Comparison, row: Row, difference: Difference, vari
             return f"{row.conv} scored the same as {comparison.baseline} with every seed"
         return (
             f"The difference of {row.conv} is {points(difference.mean)} points with every seed, "
-            f"but {len(comparison.seeds)} seeds{_among(variants)} are too few to rule out chance"
+            f"but {len(difference.per_seed)} seeds{_among(variants)} are too few to rule out chance"
         )
     # The threshold of Holm's first step, so that a verdict would follow in this very comparison.
     needed = seeds_needed(difference.per_seed, ALPHA / variants)
@@ -99,12 +136,15 @@ def _one_seed(comparison: Comparison, row: Row, difference: Difference, variants
     )
 
 
-def _on_the_images(comparison: Comparison, rows: Sequence[Row]) -> list[str]:
+def _on_the_images(comparison: Comparison) -> list[str]:
     """How far a single figure can be trusted, given how many images it is counted on."""
     if not comparison.metric.counts_images or not comparison.test_size:
         return []
-    mean = next(row.interval.mean for row in rows if row.conv == comparison.baseline)
-    error = points(sampling_error(mean, comparison.test_size), sign=False)
+    # The baseline's where it has one; they differ by little.
+    means = [row.interval.mean for row in comparison.rows if row.interval is not None]
+    if not means:
+        return []
+    error = points(sampling_error(means[0], comparison.test_size), sign=False)
     spread, scope = "on top of the chance in training", ""
     if len(comparison.seeds) > 1:
         spread, scope = (

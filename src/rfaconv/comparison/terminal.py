@@ -6,8 +6,9 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rfaconv.compare.results import Comparison
-from rfaconv.compare.statistics import Row, summarise
+from rfaconv.comparison.results import Comparison
+from rfaconv.comparison.statistics import Row
+from rfaconv.files import printable
 from rfaconv.profiling import numbers
 
 _STYLES = {"better": "bold green", "worse": "bold red", "baseline": "bold"}
@@ -17,11 +18,11 @@ def table(comparison: Comparison) -> Table:
     """One line a convolution; inference, training and memory are relative to the baseline.
 
     Raises:
-        UserError: a run is missing, or has no finite score.
+        UserError: a run is missing, or has no figure.
     """
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, padding=(0, 1), title_justify="left")
-    made.title = Text(comparison.title)
-    made.caption = Text(_caption(comparison))
+    made.title = Text(printable(comparison.title))
+    made.caption = Text("\n".join([_caption(comparison), *_busy(comparison)]))
     made.caption_justify = "left"
     made.add_column("conv", no_wrap=True)
     made.add_column(Text(comparison.metric.label), justify="right")
@@ -29,17 +30,16 @@ def table(comparison: Comparison) -> Table:
     made.add_column("verdict", no_wrap=True)
     for name in ("params", "MACs", "infer", "train", "memory"):
         made.add_column(name, justify="right", no_wrap=True)
-    for row in summarise(comparison):
+    for row in comparison.rows:
         style = _STYLES.get(row.verdict, "")
-        made.add_row(
-            Text(row.conv), _score(row), _difference(row), Text(row.verdict, style), *_costs(comparison, row.conv)
-        )
+        conv, verdict = Text(printable(row.conv)), Text(row.verdict, style)
+        made.add_row(conv, _score(row), _difference(row), verdict, *_costs(comparison, row.conv))
     return made
 
 
 def _score(row: Row) -> str:
-    half = row.interval.half_width
-    return f"{100 * row.interval.mean:.2f}" + ("" if half is None else f" ±{numbers.points(half, sign=False)}")
+    score = numbers.MISSING if row.interval is None else f"{100 * row.interval.mean:.2f} {row.interval}".strip()
+    return f"{score}\n{row.seeds}".strip()
 
 
 def _difference(row: Row) -> str:
@@ -55,13 +55,18 @@ def _costs(comparison: Comparison, conv: str) -> list[str]:
     cost = comparison.costs.get(conv)
     if cost is None:
         return [numbers.MISSING] * 5
+    mark = "*" if cost.busy else ""
     return [
         numbers.amount(cost.params),
         numbers.amount(cost.macs),
-        numbers.times(cost.inference),
-        numbers.times(cost.training),
+        numbers.times(cost.inference) + mark,
+        numbers.times(cost.training) + mark,
         numbers.times(cost.memory),
     ]
+
+
+def _busy(comparison: Comparison) -> list[str]:
+    return [f"* measured on a busy machine: {next(iter(comparison.busy.values()))}"] if comparison.busy else []
 
 
 def _caption(comparison: Comparison) -> str:

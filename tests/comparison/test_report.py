@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -17,10 +18,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rfaconv.compare.report import write_report
-from rfaconv.compare.results import Comparison, Metric, ModelCost, Picture, Ratio, RunResult
-from rfaconv.compare.terminal import table
-from rfaconv.profiling import numbers
+from rfaconv.comparison.report import write_report
+from rfaconv.comparison.results import Comparison, Metric, ModelCost, Plot, Ratio, RunResult
+from rfaconv.comparison.terminal import table
+from rfaconv.errors import MissingExtraError, UserError
+from rfaconv.profiling import Conditions, numbers
 
 ALL = ("conv", "rf", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca")
 EVIL = '<script>alert("1")</script><img src="http://evil.example/x">'
@@ -74,7 +76,7 @@ def finished(convs: tuple[str, ...] = ALL, seeds: int = 3, epochs: int = 4, **ch
     one = Ratio(1.0, 1.0, 1.0)
     costs = {
         conv: ModelCost(
-            306_000 + i, 10_200_000 * (i + 1), *[3.21, Ratio(1 + 0.5 * i, 0.9, 1.2) if i else one] * 2, 812.0, one
+            306_000 + i, 10_200_000 * (i + 1), *[3.21, Ratio(1 + 0.5 * i, 1.0, 1.2) if i else one] * 2, 812.0, one
         )
         for i, conv in enumerate(convs)
     }
@@ -148,7 +150,7 @@ def test_what_users_write_is_escaped(tmp_path: Path) -> None:
         title=EVIL,
         metric=Metric("top1", EVIL),
         facts={EVIL: EVIL},
-        pictures=[Picture(EVIL, EVIL, "<svg><g></g></svg>")],
+        task_plots=[Plot(EVIL, EVIL, "<svg><g></g></svg>")],
     )
     page, record, _ = written(comparison, tmp_path)
     assert page.tags["script"] == page.tags["img"] == 0
@@ -169,10 +171,14 @@ def test_json_has_everything_and_no_nan(tmp_path: Path) -> None:
     assert record["runs"][0]["metrics"] == {"top1": 0.88, "loss": None}
     assert record["runs"][0]["curves"]["train_loss"] == [1.0, None]
     assert lines[0]["loss"] == "nan"
-    assert record["rows"][1]["difference"]["per_seed"] == pytest.approx([0.002, 0.003, 0.004])
+    assert [run["diverged"] for run in record["runs"]] == [2, *[None] * 5]
+    assert [line["diverged"] for line in lines] == ["2", *[""] * 5]
+    assert (record["rows"][0]["finished"], record["rows"][0]["diverged"]) == (2, 1)
+    assert record["rows"][1]["difference"]["per_seed"] == pytest.approx([0.003, 0.004])
     assert record["rows"][0]["difference"] is None
-    assert record["costs"]["rfa"]["inference"] == {"median": 1.5, "low": 0.9, "high": 1.2}
+    assert record["costs"]["rfa"]["inference"] == {"median": 1.5, "low": 1.0, "high": 1.2}
     assert list(record)[:3] == ["format", "task", "title"]
+    assert record["format"] == 2
     assert "svg" in page.tags
 
 
@@ -195,6 +201,82 @@ def test_a_missing_cost_leaves_a_gap_and_no_error(tmp_path: Path) -> None:
     without, _, _ = written(replace(comparison, costs={}), tmp_path)
     assert without.tags["svg"] == 3
     assert "n/a" in shown(replace(comparison, costs=costs))
+
+
+def diverged(comparison: Comparison, *convs: str) -> Comparison:
+    """`comparison` with every run of `convs` lost in epoch 2."""
+    curves = {"train_loss": [1.0, math.nan], "val_top1": [0.1, 0.1]}
+    lost = [replace(run, diverged=2, curves=curves) if run.conv in convs else run for run in comparison.runs]
+    return replace(comparison, runs=lost)
+
+
+@pytest.mark.parametrize("convs", [("rfa",), ("conv",), ("conv", "rfa", "ca")])
+def test_a_report_of_divergence(convs: tuple[str, ...], tmp_path: Path) -> None:
+    comparison = diverged(finished(("conv", "rfa", "ca")), *convs)
+    page, record, _ = written(comparison, tmp_path)
+    assert page.text.count("0 of 3 seeds; 3 diverged") == len(convs)
+    assert page.text.count("diverged at epoch 2") == 3 * len(convs)
+    # The curve is shown: as an SVG its legend says it.
+    assert f"{convs[0]} (diverged)" in page.text
+    assert [row["interval"] is None for row in record["rows"]] == [conv in convs for conv in ("conv", "rfa", "ca")]
+    assert "0 of 3 seeds; 3 diverged" in " ".join(shown(comparison, width=140).split("\n"))
+    assert comparison.failed == list(convs)
+
+
+def test_a_busy_machine_is_marked_everywhere(tmp_path: Path) -> None:
+    comparison = finished(("conv", "rfa"))
+    busy = replace(comparison.costs["rfa"], conditions=Conditions(2.0, 2.5, 1.3, 1.3))
+    comparison = replace(comparison, costs={**comparison.costs, "rfa": busy})
+    page, record, _ = written(comparison, tmp_path)
+    assert "1.50x*" in page.text
+    assert "Measured on a busy machine: other processes kept 1.3 cores busy" in page.text
+    assert record["costs"]["rfa"]["busy"] == "other processes kept 1.3 cores busy"
+    assert record["costs"]["rfa"]["conditions"]["load_after"] == 2.5
+    assert record["costs"]["conv"]["busy"] is None
+    assert "1.50x*" in shown(comparison)
+    assert "* measured on a busy machine" in shown(comparison)
+
+
+def test_names_that_are_no_text_break_nothing(tmp_path: Path) -> None:
+    name = "caf\udce9"  # what Python makes of a Latin-1 file name
+    comparison = finished(("conv", "rfa"), facts={"data": name}, title=name)
+    page, record, _ = written(comparison, tmp_path)
+    assert "caf\\udce9" in page.text
+    assert record["facts"]["data"].startswith("caf")
+    assert "caf" in shown(comparison, width=140)
+    comparison._repr_html_().encode()
+
+
+def test_a_notebook_shows_the_table_and_the_plots() -> None:
+    comparison = finished(("conv", "rfa"))
+    page = Page(comparison._repr_html_())
+    assert page.tags["table"] == 1
+    assert "88.10 %" in page.text
+    assert page.tags["script"] == 0
+    for kind in ("macs", "time", "differences", "metric", "loss"):
+        assert Page(comparison.plot(kind)._repr_html_()).tags["svg"] == 1
+    with pytest.raises(UserError, match="Did you mean 'loss'"):
+        comparison.plot("los")
+    with pytest.raises(UserError, match="nothing to draw for 'time'"):
+        replace(comparison, costs={}).plot("time")
+    assert comparison.conclusion[0] in str(comparison)
+
+
+def test_a_frame_has_the_table_s_figures() -> None:
+    pandas = pytest.importorskip("pandas")
+    comparison = diverged(finished(("conv", "rfa", "ca")), "ca")
+    found = comparison.to_frame()
+    assert isinstance(found, pandas.DataFrame)
+    assert list(found.index) == ["conv", "rfa", "ca"]
+    assert found.loc["rfa", "difference"] == comparison.rows[1].difference.mean
+    assert found.loc["ca", "verdict"] == "diverged"
+    assert math.isnan(found.loc["ca", "top1"])
+
+
+def test_without_pandas_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(MissingExtraError, match="pip install pandas"):
+        finished(("conv", "rfa")).to_frame()
 
 
 @pytest.mark.parametrize("epochs", [0, 1])
@@ -222,9 +304,9 @@ def test_lower_is_better_is_said(tmp_path: Path) -> None:
 def test_figures_are_written_as_promised(tmp_path: Path) -> None:
     page, _, _ = written(finished(("conv", "rfa")), tmp_path)
     cells = [html.unescape(cell) for cell in page.text.split("\n")]
-    assert "88.10 %± 0.25" in cells
+    assert "88.10 %±0.25" in cells
     assert "+0.30+0.05 to +0.55" in cells
-    assert {"0.31 M", "10.2 M", "20.4 M", "1.50x0.90 to 1.20", "1.00x3.21 ms", "1.00x812 MiB"} <= set(cells)
+    assert {"0.31 M", "10.2 M", "20.4 M", "1.50x1.00 to 1.20", "1.00x3.21 ms", "1.00x812 MiB"} <= set(cells)
 
 
 def shown(comparison: Comparison, width: int = 100) -> str:

@@ -1,7 +1,8 @@
 """What the scores of a comparison say, and how surely.
 
 Every variant is trained with the baseline's seeds, so it is judged by its paired differences to the baseline: a
-paired t-test, Holm-adjusted over the variants. Scores and differences are fractions of one, as in `RunResult`.
+paired t-test, Holm-adjusted over the variants. Scores and differences are fractions of one, as in `RunResult`; a run
+that diverged has no score. docs/statistics.md says why these methods.
 No figure here is ever NaN or infinite: what cannot be known is None.
 """
 
@@ -9,15 +10,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import numpy as np
 from scipy import stats
 
-from rfaconv.compare.results import Comparison
-from rfaconv.errors import UserError
+from rfaconv.profiling.numbers import points
 
 CONFIDENCE = 0.95
 ALPHA = 0.05
@@ -28,7 +28,7 @@ MOST_SEEDS = 100
 # Scores nearer than this are one score: some metrics are computed in float32, whose noise is no spread.
 _SAME = 1e-6
 
-Verdict: TypeAlias = Literal["baseline", "better", "worse", "within noise", "one seed"]
+Verdict: TypeAlias = Literal["baseline", "better", "worse", "within noise", "one seed", "diverged", "not compared"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,18 @@ class Interval:
 
     @property
     def half_width(self) -> float | None:
-        """What stands behind the ±."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+        """What stands behind the ±; None without bounds, or where one was clipped and ± would go beyond it."""
+        if self.low is None or self.high is None or not math.isclose(self.mean - self.low, self.high - self.mean):
+            return None
+        return (self.high - self.low) / 2
+
+    def __str__(self) -> str:
+        """What stands behind the mean, in points: "±0.25", or "0.00 to 91.20" where it was clipped; "" if unknown."""
+        if self.half_width is not None:
+            return f"±{points(self.half_width, sign=False)}"
+        if self.low is None or self.high is None:
+            return ""
+        return f"{points(self.low, sign=False)} to {points(self.high, sign=False)}"
 
 
 @dataclass(frozen=True)
@@ -55,22 +65,35 @@ class Difference(Interval):
 
 @dataclass(frozen=True)
 class Row:
-    """One convolution's line of the table. The baseline has neither a difference nor a p-value."""
+    """One convolution's line of the table. The baseline has neither a difference nor a p-value.
+
+    `interval` is None if every run diverged, `difference` also if no seed finished with both it and the baseline.
+    """
 
     conv: str
-    interval: Interval
+    finished: int
+    """How many of its seeds have a score."""
+    diverged: int
+    interval: Interval | None
     difference: Difference | None
     adjusted_p: float | None
     verdict: Verdict
 
+    @property
+    def seeds(self) -> str:
+        """ "2 of 3 seeds; 1 diverged"; "" if none did."""
+        if not self.diverged:
+            return ""
+        return f"{self.finished} of {self.finished + self.diverged} seeds; {self.diverged} diverged"
+
 
 def interval(scores: Sequence[float]) -> Interval:
-    """The mean of `scores` (one a seed) and its 95 % t-interval."""
+    """The mean of `scores` (fractions, one a seed) and its 95 % t-interval, clipped to 0 and 1."""
     mean = float(np.mean(scores))
     if len(scores) < 2 or _all_the_same(scores):
         return Interval(mean, None, None)
     low, high = stats.t.interval(CONFIDENCE, len(scores) - 1, loc=mean, scale=stats.sem(scores))
-    return Interval(mean, float(low), float(high))
+    return Interval(mean, max(0.0, float(low)), min(1.0, float(high)))
 
 
 def paired_difference(scores: Sequence[float], baseline_scores: Sequence[float]) -> Difference:
@@ -93,7 +116,7 @@ def paired_difference(scores: Sequence[float], baseline_scores: Sequence[float])
         return Difference(mean, None, None, p, per_seed)
     test = stats.ttest_rel(scores, baseline_scores)
     bounds = test.confidence_interval(CONFIDENCE)
-    return Difference(mean, float(bounds.low), float(bounds.high), float(test.pvalue), per_seed)
+    return Difference(mean, max(-1.0, float(bounds.low)), min(1.0, float(bounds.high)), float(test.pvalue), per_seed)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -147,56 +170,46 @@ def sampling_error(fraction: float, images: int) -> float:
     return float(found.high - found.low) / 2
 
 
-def summarise(comparison: Comparison) -> list[Row]:
-    """One row per convolution, in the comparison's order.
+def summarise(
+    scores: Mapping[str, Mapping[int, float]], baseline: str, seeds: int, higher_is_better: bool
+) -> list[Row]:
+    """One row per convolution, in the order of `scores`: its score by seed, for the seeds that did not diverge.
 
-    Raises:
-        UserError: a run has no finite score, or is missing.
+    Args:
+        seeds: how many were run with each convolution.
     """
-    scores = {conv: _scores(comparison, conv) for conv in comparison.convs}
-    base = scores[comparison.baseline]
-    differences = {
-        conv: paired_difference(found, base) for conv, found in scores.items() if conv != comparison.baseline
-    }
-    # Every variant has the same seeds: either all have a p-value or none has.
+    differences = {}
+    for conv, found in scores.items():
+        pairs = [seed for seed in found if seed in scores[baseline]]
+        if conv != baseline and pairs:
+            base = scores[baseline]
+            differences[conv] = paired_difference([found[seed] for seed in pairs], [base[seed] for seed in pairs])
     tested = {conv: difference.p for conv, difference in differences.items() if difference.p is not None}
     adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
+
+    def verdict(conv: str) -> Verdict:
+        if conv == baseline:
+            return "baseline"
+        if conv not in differences:
+            return "not compared" if scores[conv] else "diverged"
+        if conv not in adjusted:
+            return "one seed"
+        if adjusted[conv] >= ALPHA:
+            return "within noise"
+        return "better" if (differences[conv].mean > 0) == higher_is_better else "worse"
+
     return [
         Row(
             conv,
-            interval(scores[conv]),
+            len(found),
+            seeds - len(found),
+            interval(list(found.values())) if found else None,
             differences.get(conv),
             adjusted.get(conv),
-            _verdict(differences.get(conv), adjusted.get(conv), comparison.metric.higher_is_better),
+            verdict(conv),
         )
-        for conv in comparison.convs
+        for conv, found in scores.items()
     ]
-
-
-def _verdict(difference: Difference | None, adjusted_p: float | None, higher_is_better: bool) -> Verdict:
-    if difference is None:
-        return "baseline"
-    if adjusted_p is None:
-        return "one seed"
-    if adjusted_p >= ALPHA:
-        return "within noise"
-    return "better" if (difference.mean > 0) == higher_is_better else "worse"
-
-
-def _scores(comparison: Comparison, conv: str) -> list[float]:
-    try:
-        found = comparison.scores(conv)
-    except KeyError as error:
-        raise UserError(
-            f"The runs of '{conv}' are not complete (no {error}): run the comparison again to finish them."
-        ) from error
-    for seed, score in zip(comparison.seeds, found, strict=True):
-        if not math.isfinite(score):
-            raise UserError(
-                f"The run of '{conv}' with seed {seed} ended with {comparison.metric.key} = {score}: it diverged. "
-                f"Lower the recipe's learning rate, or leave '{conv}' out."
-            )
-    return found
 
 
 def _all_the_same(values: Sequence[float]) -> bool:

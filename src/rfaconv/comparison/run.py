@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from rfaconv.compare.plan import Plan
-from rfaconv.compare.report import write_report
-from rfaconv.compare.results import Comparison, ModelCost, RunResult
-from rfaconv.compare.workers import Run, run_all
+from rfaconv.comparison.plan import Plan
+from rfaconv.comparison.report import write_report
+from rfaconv.comparison.results import Comparison, ModelCost, Plot, RunResult
+from rfaconv.comparison.workers import Run, run_all
+from rfaconv.errors import UserError
 from rfaconv.files import write_text
-from rfaconv.profiling import Ratio, machine, model_costs
+from rfaconv.locks import folder_lock
+from rfaconv.profiling import Conditions, Ratio, machine, model_costs
 from rfaconv.tasks.callbacks import Progress
-from rfaconv.tasks.rundir import claim, read_json
+from rfaconv.tasks.rundir import claim, config_digest, read_json
+from rfaconv.tasks.task import Task
 
 
 class Watcher(Protocol):
@@ -42,15 +45,39 @@ def compare(
     plugins: Sequence[str] = (),
     watcher: Watcher | None = None,
     command: str = "",
+    measure_again: bool = False,
 ) -> Comparison:
     """Train what is not trained yet, measure what is not measured yet, and write the report into `out`.
 
     Leaves plan.json, runs/CONV-seedN/ (see the task's fit), costs.json, report.html, report.json and results.csv.
 
+    Args:
+        jobs: trainings at a time.
+        plugins: files with layers of the user's own.
+        watcher: told how it goes.
+        command: what was called, for the report.
+        measure_again: measure the costs anew, e.g. because the machine was busy.
+
     Raises:
-        UserError: `out` holds another comparison, or a run cannot go on.
+        UserError: `out` holds another comparison or is in use, or a run cannot go on.
+        OutputError: a file cannot be written.
     """
+    with folder_lock(out):
+        return _compare(plan, out, jobs, plugins, watcher, command, measure_again)
+
+
+def _compare(
+    plan: Plan,
+    out: Path,
+    jobs: int,
+    plugins: Sequence[str],
+    watcher: Watcher | None,
+    command: str,
+    measure_again: bool,
+) -> Comparison:
     claim(out, plan.facts())
+    if measure_again:
+        (out / "costs.json").unlink(missing_ok=True)
     folder = _run_folder(out)
     results: dict[Run, RunResult] = {}
     for run, result in run_all(
@@ -66,8 +93,7 @@ def compare(
             watcher.finished(run, result)
     costs, measured_on = _costs(plan, out / "costs.json", watcher)
     comparison = _comparison(plan, [results[run] for run in plan.runs], costs, measured_on, command, folder)
-    write_report(comparison, out)
-    return comparison
+    return replace(comparison, report_path=write_report(comparison, out))
 
 
 def _run_folder(out: Path) -> Callable[[str, int], Path]:
@@ -91,21 +117,25 @@ def _costs(plan: Plan, path: Path, watcher: Watcher | None) -> tuple[dict[str, M
             "device": device,
             "threads": torch.get_num_threads(),
             "batch": plan.task.cost_batch,
+            "of": config_digest(plan.task.identity()),
             "costs": {conv: asdict(cost) for conv, cost in measured.items()},
         }
         write_text(path, json.dumps(record, indent=2) + "\n")
     found = read_json(path)
-    costs = {conv: _cost(values) for conv, values in found["costs"].items()}
-    batch = (
-        f"a batch of {found.get('batch', plan.task.cost_batch)} images of {' x '.join(map(str, plan.task.input_size))}"
-    )
-    measured_on = {"costs measured with": f"{batch} on {found['device']}, {found['threads']} threads"}
-    return costs, {**measured_on, **found["machine"]}
+    try:
+        if found["of"] != config_digest(plan.task.identity()) or set(found["costs"]) != set(plan.convs):
+            raise UserError(f"'{path}' holds the costs of other models; measure them again (--measure-again).")
+        costs = {conv: _cost(found["costs"][conv]) for conv in plan.convs}
+        batch = f"a batch of {found['batch']} images of {' x '.join(map(str, plan.task.input_size))}"
+        measured_on = {"costs measured with": f"{batch} on {found['device']}, {found['threads']} threads"}
+        return costs, {**measured_on, **found["machine"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"'{path}' is damaged ({error!r}); measure the costs again (--measure-again).") from error
 
 
 def _cost(values: dict[str, Any]) -> ModelCost:
     ratios = {name: Ratio(**values[name]) for name in ("inference", "training", "memory")}
-    return ModelCost(**{**values, **ratios})
+    return ModelCost(**{**values, **ratios, "conditions": Conditions(**values["conditions"])})
 
 
 def _device(plan: Plan) -> str:
@@ -140,11 +170,16 @@ def _comparison(
         test_size=task.test_size,
         facts={name: value for name, value in facts.items() if value},
     )
-    pictures = task.pictures(lambda conv: folder(conv, plan.seeds[0]), _ranking(comparison), plan.baseline)
-    return Comparison(**{**vars(comparison), "pictures": pictures})
+    return replace(comparison, task_plots=_task_plots(task, comparison, folder))
 
 
-def _ranking(comparison: Comparison) -> list[str]:
-    """All convolutions, the best mean first."""
+def _task_plots(task: Task, comparison: Comparison, folder: Callable[[str, int], Path]) -> Sequence[Plot]:
+    """Of the first seed that finished with the baseline, for the convolutions that finished with it, the best first."""
+    scores = {conv: comparison.scores(conv) for conv in comparison.convs}
+    seed = next(iter(scores[comparison.baseline]), None)
+    if seed is None:
+        return []
     sign = -1 if comparison.metric.higher_is_better else 1
-    return sorted(comparison.convs, key=lambda conv: sign * sum(comparison.scores(conv)))
+    means = {row.conv: row.interval.mean for row in comparison.rows if row.interval is not None}
+    ranking = sorted((conv for conv in means if seed in scores[conv]), key=lambda conv: sign * means[conv])
+    return task.pictures(lambda conv: folder(conv, seed), ranking, comparison.baseline)

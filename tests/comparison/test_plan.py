@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rfaconv.compare.plan import make_plan
+from rfaconv.comparison.plan import make_plan
 from rfaconv.data import load_classification
 from rfaconv.errors import UserError
 from rfaconv.tasks.classify.task import ClassifyTask
