@@ -103,11 +103,11 @@ def test_damaged_annotations(write: Write, file: str, count: Count, others: int,
         clean += strict is not None
         repaired += strict is None
         kept = sum(done.boxes.values())
-        assert done.findings.found == kept + sum(done.findings.dropped.values()), data
-        unread = any(problem.kind == "unreadable file" for problem in done.findings.problems)
-        assert done.findings.found == others + (0 if unread else count(data)), data
+        assert done.issues.found == kept + sum(done.issues.dropped.values()), data
+        unread = any(issue.kind == "unreadable file" for issue in done.issues.items)
+        assert done.issues.found == others + (0 if unread else count(data)), data
         if strict is not None:
-            assert set(done.findings.dropped) <= {"difficult", "crowd"}, data
+            assert set(done.issues.dropped) <= {"difficult", "crowd"}, data
     assert min(clean, repaired) > 20
     assert clean + refused + repaired == COUNT
     assert all(sentence.strip() and "\n" not in sentence for sentence in sentences)

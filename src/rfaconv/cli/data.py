@@ -35,7 +35,7 @@ def convert(
     val_fraction: Annotated[float, typer.Option(help="Held out where there is no validation part.")] = 0.2,
     data_seed: Annotated[int, typer.Option(help="Chooses those.")] = 0,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all problems, file by file, as CSV.")
+        Path | None, typer.Option(metavar="FILE", help="Write all issues, file by file, as CSV.")
     ] = None,
 ) -> None:
     """Make a data set with boxes Ultralytics' data.yaml: from VOC's XML, COCO's JSON, or YOLO's labels.
@@ -51,7 +51,7 @@ def convert(
     """
     from rfaconv.data.detection import RefusedError, convert_detection
     from rfaconv.data.detection.convert import told
-    from rfaconv.data.detection.findings import problems_csv
+    from rfaconv.data.annotations.issues import issues_csv
     from rfaconv.data.detection.pointers import load_pointer, local_copy, pointer_names
 
     name = source.lower().removesuffix(".yaml")
@@ -72,16 +72,16 @@ def convert(
             seed=data_seed,
         )
     except RefusedError as error:
-        problems = error.findings.problems
-        for problem in problems[:_SHOWN]:
-            console.print(f"{problem.kind}: {problem}", highlight=False, markup=False, soft_wrap=True)
-        if len(problems) > _SHOWN:
-            console.print(f"and {len(problems) - _SHOWN:,} more; --report FILE writes all", highlight=False)
+        issues = error.issues.items
+        for issue in issues[:_SHOWN]:
+            console.print(f"{issue.kind}: {issue}", highlight=False, markup=False, soft_wrap=True)
+        if len(issues) > _SHOWN:
+            console.print(f"and {len(issues) - _SHOWN:,} more; --report FILE writes all", highlight=False)
         if report is not None:
-            write_text(report, problems_csv(error.findings))
+            write_text(report, issues_csv(error.issues))
         raise
     for line in told(done):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if report is not None:
-        write_text(report, problems_csv(done.findings))
+        write_text(report, issues_csv(done.issues))
     console.print(f"Written: {options.shown(done.path)}", highlight=False, soft_wrap=True)

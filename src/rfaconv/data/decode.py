@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from rfaconv.data.files import special
 from rfaconv.errors import UserError
 
 
@@ -28,12 +29,19 @@ def read_image(path: Path, channels: int) -> Tensor:
             one line.
     """
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             file.load()
             return pil_to_tensor(_convert(_upright(file), channels))
     # Decoders raise nearly anything on damaged data: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         raise BrokenImageError(reason(error)) from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """PIL's Image.open, of regular files alone: opening a fifo would wait for ever."""
+    if kind := special(path):
+        raise ValueError(f"it is {kind}, not a file")
+    return Image.open(path)
 
 
 def reason(error: Exception) -> str:

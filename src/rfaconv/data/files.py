@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,8 @@ def existing_folder(root: str | Path) -> Path:
         raise UserError(
             f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
         )
+    for name in subfolders(path):  # globbing passes over what cannot be read
+        subfolders(path / name)
     return path.resolve()
 
 
@@ -111,12 +114,57 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def special(path: Path) -> str:
+    """What `path` is, if it exists and is no regular file: "a fifo", "a device", ...; else nothing.
+
+    Opening a fifo waits for ever, and reading a device may never end: this looks before anything is opened.
+
+    Raises:
+        OSError: there is nothing.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFIFO: "a fifo", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a regular file; a UserError says why not."""
+    try:
+        if kind := special(path):
+            raise UserError(f"{quoted(path)} is {kind}, not a file.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{quoted(path)} cannot be read: {error.strerror}.") from error
+
+
+def read_text(path: Path) -> str:
+    """All of a regular file of text in UTF-8, a byte order mark put aside; a UserError says why not."""
+    try:
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{quoted(path)} cannot be read as text: {error}.") from error
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that have something in them."""
+    return [line for line in read_text(path).splitlines() if line.strip()]
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 as \\xE9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace") if not name.isascii() else name
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """folder/name where that is an existing file in the folder, links in it followed; None if not."""
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{quoted(path)} cannot be read as text: {error}.") from error
+        path = folder / name
+        within = path.resolve().is_relative_to(folder.resolve()) or (path.is_symlink() and ".." not in path.parts)
+        return path if within and path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _scan(folder: Path) -> list[tuple[str, bool]]:

@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 from rfaconv.data.detection.boxes import BoxedImage
-from rfaconv.data.detection.findings import Findings, problems_csv
+from rfaconv.data.annotations.issues import Issues, issues_csv
 from rfaconv.data.files import quoted
 from rfaconv.errors import UserError
 
@@ -23,7 +23,7 @@ _READABLE = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def write_all(
-    out: Path, parts: Mapping[str, Sequence[BoxedImage]], classes: Sequence[str], findings: Findings, copy: bool
+    out: Path, parts: Mapping[str, Sequence[BoxedImage]], classes: Sequence[str], issues: Issues, copy: bool
 ) -> None:
     """Everything into a folder beside `out`, which then takes its place: a kill leaves no half of a data set."""
     try:
@@ -35,8 +35,8 @@ def write_all(
         for part, images in parts.items():
             _write_part(made, part, images, copy)
         (made / "data.yaml").write_text(data_yaml(parts, classes), "utf-8")
-        if findings.problems:
-            (made / "problems.csv").write_text(problems_csv(findings), "utf-8")
+        if issues.items:
+            (made / "issues.csv").write_text(issues_csv(issues), "utf-8")
         made.chmod(0o755)
         if out.exists():
             out.rmdir()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rfaconv.data.decode import BrokenImageError, reason
+from rfaconv.data.decode import BrokenImageError, open_image, reason
 
 IGNORE = 255
 """The id of pixels that count for nothing."""
@@ -46,7 +46,7 @@ def read_mask(path: Path, rule: MaskRule) -> Tensor:
             beyond the classes. The message is the reason alone, on one line.
     """
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             if file.format in _LOSSY:
                 raise ValueError(f"a mask in {file.format}, whose ids are not exact: save it as PNG")
             file.load()

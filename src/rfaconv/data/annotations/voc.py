@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from rfaconv.data.detection.boxes import Annotated, Claim, MalformedError, number
-from rfaconv.data.detection.findings import Findings
-from rfaconv.data.detection.parts import Source, part_folders, relative_name
-from rfaconv.data.detection.xml import parse_xml
-from rfaconv.data.files import files_in, is_image, read_lines
+from rfaconv.data.annotations.claims import Annotated, Claim, MalformedError, number
+from rfaconv.data.annotations.issues import Issues
+from rfaconv.data.annotations.parts import Options, Source, part_folders, relative_name, used_classes
+from rfaconv.data.annotations.xml import is_cvat, parse_xml
+from rfaconv.data.files import images_below, inside, read_bytes, read_lines
+from rfaconv.errors import UserError
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
@@ -22,34 +23,34 @@ def read_voc(
     root: Path,
     source: str,
     images: Mapping[str, Path],
-    findings: Findings,
+    issues: Issues,
     *,
     first_pixel: int = 0,
     keep_difficult: bool = False,
 ) -> Annotated | None:
-    """What the XML file root/source says of its image; None where it cannot be read, which `findings` then knows.
+    """What the XML file root/source says of its image; None where it cannot be read, which `issues` then knows.
 
     Args:
         root: of the data set.
         source: the file, relative to `root`.
         images: the images it may be for, by name and by stem; its own stem goes before the name that the file gives,
             which is often that of another image it was copied from.
-        findings: what is wrong goes there.
+        issues: what is wrong goes there.
         first_pixel: 1 where boxes are counted as VOC's own are (from 1, both ends inclusive), 0 where they are corners.
         keep_difficult: keep objects marked as difficult.
     """
     path = root / source
     try:
-        annotation = parse_xml(path.read_bytes())
+        annotation = parse_xml(read_bytes(path))
         if annotation.tag != "annotation":
             raise MalformedError(f"its outermost element is <{annotation.tag}>, not <annotation>")
         objects = annotation.findall("object")
         _check_places(annotation, objects)
         name, size = _text(annotation, "filename", ""), _size(annotation)
-    except (OSError, MalformedError) as error:
-        findings.add("unreadable file", source, "", str(error))
+    except (UserError, MalformedError) as error:
+        issues.add("unreadable file", source, "", str(error))
         return None
-    findings.found += len(objects)
+    issues.found += len(objects)
     claims = []
     for index, element in enumerate(objects, 1):
         where = f"object {index}"
@@ -57,14 +58,14 @@ def read_voc(
             claim = _claim(element, where, first_pixel)
             difficult = _text(element, "difficult", "0") not in ("0", "")
         except MalformedError as error:
-            findings.add("malformed box", source, where, str(error), boxes=1)
+            issues.add("malformed box", source, where, str(error), boxes=1)
             continue
         if difficult and not keep_difficult:
-            findings.note("difficult", boxes=1)
+            issues.note("difficult", boxes=1)
         else:
             claims.append(claim)
     plain = name.replace("\\", "/").rpartition("/")[2]
-    image = images.get(path.stem) or images.get(plain)
+    image = images.get(_key(path)) or images.get(path.stem) or images.get(plain)
     return Annotated(source, image, name or path.stem, tuple(claims), size)
 
 
@@ -121,96 +122,132 @@ def find_voc(root: Path) -> list[Path]:
     if years:
         return years
     parts = [root / name for name in part_folders(root).values()]
-    return [path for path in (parts or [root]) if any(path.glob("*.xml")) or any(path.glob("[Aa]nnotations/*.xml"))]
+    folders = [path for path in parts if _has_voc(path)]
+    return folders or [path for path in [root] if _has_voc(path)]
 
 
-def read_voc_parts(
-    root: Path, folders: list[Path], findings: Findings, classes: tuple[str, ...], keep_difficult: bool
-) -> Source:
-    source = Source("voc", classes)
+def _has_voc(folder: Path) -> bool:
+    """Whether XML files lie there that may be VOC's; CVAT's own are another format."""
+    files = [*folder.glob("*.xml"), *folder.glob("[Aa]nnotations/**/*.xml")]
+    return any(not is_cvat(path) for path in files[:3])
+
+
+def read_voc_parts(root: Path, folders: list[Path], issues: Issues, options: Options) -> Source:
+    source = Source("voc", options.classes)
     if (folders[0] / "ImageSets" / "Main").is_dir():
-        _read_years(root, folders, source, findings, keep_difficult)
+        _read_years(root, folders, source, issues, options.keep_difficult)
         known = tuple(VOC_CLASSES)
     else:
         names = {folder: part for part, folder in part_folders(root).items()}
         for folder in folders:
             part = names.get(folder.name, "train") if folder != root else "train"
-            source.parts[part] = _xml_folder(root, folder, findings, keep_difficult)
+            source.parts[part] = _xml_folder(root, folder, issues, options.keep_difficult)
         known = ()
-    if not classes:
-        used = {claim.name for records in source.parts.values() for record in records for claim in record.claims}
+    if not options.classes:
+        used = set(used_classes([record for records in source.parts.values() for record in records]))
         # Of a set with other classes, those of its training part: one that is only elsewhere is a slip of the pen.
-        trained = {claim.name for record in source.parts.get("train", ()) for claim in record.claims}
-        source.classes = known if len(used & set(known)) * 2 > len(used) else tuple(sorted(trained))
+        trained = used_classes(source.parts.get("train", ()))
+        source.classes = known if len(used & set(known)) * 2 > len(used) else trained
     return source
 
 
-def _read_years(root: Path, folders: list[Path], source: Source, findings: Findings, keep_difficult: bool) -> None:
+def _read_years(root: Path, folders: list[Path], source: Source, issues: Issues, keep_difficult: bool) -> None:
     """Trained on trainval, tested on test where there is one (07+12: both years' trainval, 2007's test)."""
-    tested = any((folder / "ImageSets" / "Main" / "test.txt").is_file() for folder in folders)
-    lists = {"train": "trainval", "val": "test"} if tested else {"train": "train", "val": "val"}
+    there = {path.stem for folder in folders for path in (folder / "ImageSets" / "Main").glob("*.txt")}
+    lists = {"train": "train", "val": "val", "test": "test"}
+    if {"trainval", "test"} <= there:
+        lists = {"train": "trainval", "val": "test"}
+    elif not there & set(lists):  # CVAT's and datumaro's only list is called default
+        lists = {"train": next(iter(sorted(name for name in there if "_" not in name)), "train")}
     for part, name in lists.items():
         records: list[Annotated] = []
         for folder in folders:
             path = folder / "ImageSets" / "Main" / f"{name}.txt"
             if path.is_file():
-                records += _year(root, folder, path, findings, keep_difficult)
-        source.parts[part] = records
+                records += _year(root, folder, path, issues, keep_difficult)
+        if records or part != "test":
+            source.parts[part] = records
 
 
-def _year(root: Path, folder: Path, path: Path, findings: Findings, keep_difficult: bool) -> list[Annotated]:
-    images = _byrelative_name(folder / "JPEGImages")
+def _year(root: Path, folder: Path, path: Path, issues: Issues, keep_difficult: bool) -> list[Annotated]:
+    images = _by_name(folder / "JPEGImages")
     records, seen = [], set[str]()
     for line in read_lines(path):
-        key = line.split()[0]
+        key = _listed(line.strip(), folder, images)
         if key in seen:
-            findings.add("duplicate", relative_name(path, root), "", f"{key!r:.60} is listed twice")
+            issues.add("duplicate", relative_name(path, root), "", f"{key!r:.60} is listed twice")
             continue
         seen.add(key)
-        annotation = folder / "Annotations" / f"{key}.xml"
-        if "\0" in key or not annotation.is_file():
-            detail = f"{key!r:.60} is listed and has no annotation"
-            findings.add("missing annotations", relative_name(path, root), "", detail)
-            continue
-        records.append(
-            read_voc(
-                root, relative_name(annotation, root), images, findings, first_pixel=1, keep_difficult=keep_difficult
+        annotation = inside(folder / "Annotations", f"{key}.xml")
+        if annotation is not None:
+            records.append(
+                read_voc(
+                    root, relative_name(annotation, root), images, issues, first_pixel=1, keep_difficult=keep_difficult
+                )
             )
-        )
+        elif key in images:  # tools write no file for an image without objects
+            issues.note("no annotation file")
+            records.append(Annotated(relative_name(images[key], root), images[key], key, ()))
+        else:
+            detail = f"{key!r:.60} is listed and has neither annotation nor image"
+            issues.add("missing annotations", relative_name(path, root), "", detail)
     return [record for record in records if record is not None]
 
 
-def _xml_folder(root: Path, folder: Path, findings: Findings, keep_difficult: bool) -> list[Annotated]:
+def _listed(line: str, folder: Path, images: Mapping[str, Path]) -> str:
+    """The name in a line of a list: names may have spaces, and a class's lists have 1 or -1 behind them."""
+    for name in (line, line.strip('"'), line.rpartition(" ")[0].strip().strip('"')):
+        if name and (name in images or inside(folder / "Annotations", f"{name}.xml")):
+            return name
+    return line.split()[0]
+
+
+def _xml_folder(root: Path, folder: Path, issues: Issues, keep_difficult: bool) -> list[Annotated]:
     """XML files beside their images, or in Annotations/ beside images/ or JPEGImages/."""
-    files = sorted(folder.glob("*.xml")) or sorted(folder.glob("[Aa]nnotations/*.xml"))
-    places = [folder, *(folder / name for name in ("images", "JPEGImages"))]
-    images: dict[str, Path] = {}
+    beside = sorted(folder.glob("*.xml"))
+    files = beside or sorted(folder.glob("[Aa]nnotations/**/*.xml"))
+    places = [folder / name for name in ("images", "JPEGImages", "imgs")]
+    images: dict[str, Path] = _by_name(folder, deep=False)
     for place in places:
-        images.update(_byrelative_name(place))
+        images.update(_by_name(place))
     records, taken = [], dict[Path, str]()
     for path in files:
-        record = read_voc(root, relative_name(path, root), images, findings, keep_difficult=keep_difficult)
+        record = read_voc(root, relative_name(path, root), images, issues, keep_difficult=keep_difficult)
         if record is None:
             taken.setdefault(images.get(path.stem, path), path.name)
             continue
         if record.image in taken:
             detail = f"it is for the image {record.name!r}, as {taken[record.image]!r} is"
-            findings.add("duplicate", record.source, "", detail, boxes=len(record.claims))
+            issues.add("duplicate", record.source, "", detail, boxes=len(record.claims))
             continue
         if record.image is not None:
             taken[record.image] = path.name
         records.append(record)
     for image in sorted(set(images.values()) - set(taken)):
-        findings.add("missing annotations", relative_name(image, root), "", "the image has no annotation")
+        if beside:
+            issues.add("missing annotations", relative_name(image, root), "", "the image has no annotation")
+        else:  # Label Studio writes no file for an image without objects
+            issues.note("no annotation file")
+            records.append(Annotated(relative_name(image, root), image, image.name, ()))
     return records
 
 
-def _byrelative_name(folder: Path) -> dict[str, Path]:
-    """The images directly in a folder, by name and by stem."""
+def _by_name(folder: Path, deep: bool = True) -> dict[str, Path]:
+    """The images in a folder, by path in it, by that without suffix, and by name alone where that says which."""
     if not folder.is_dir():
         return {}
+    names = [name.lstrip("/") for name in images_below(folder, "")]
     found: dict[str, Path] = {}
-    for name in filter(is_image, files_in(folder)):
-        found.setdefault(Path(name).stem, folder / name)
-        found[name] = folder / name
+    for name in sorted(names if deep else [name for name in names if "/" not in name], key=lambda name: name.count("/")):
+        path = folder / name
+        for key in (path.stem, path.name, name.rpartition(".")[0]):
+            found.setdefault(key, path)
+        found[name] = path
     return found
+
+
+def _key(path: Path) -> str:
+    """The name of an annotation below its Annotations/, without suffix."""
+    parts = path.with_suffix("").parts
+    places = [place for place, part in enumerate(parts[:-1]) if part.lower() == "annotations"]
+    return "/".join(parts[places[-1] + 1 :]) if places else path.stem

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from rfaconv.data.detection.boxes import MalformedError
+from rfaconv.data.annotations.claims import MalformedError
+from rfaconv.data.files import special
 
 _DEEPEST = 50
 
@@ -49,3 +51,14 @@ def parse_xml(data: bytes) -> Element:
         raise
     except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
         raise MalformedError(f"it is no XML ({error})") from error
+
+
+def is_cvat(path: Path) -> bool:
+    """Whether a file is CVAT's own XML, whose outermost element has another name than VOC's."""
+    try:
+        if special(path):
+            return False
+        with path.open("rb") as file:
+            return b"<annotations" in file.read(2000)
+    except OSError:
+        return False

@@ -16,26 +16,35 @@ REPAIRS = {
     "missing annotations": "image left out",
     "unreadable file": "left out, with its image",
     "duplicate": "the first one kept",
+    "ambiguous": "left out, with the boxes that may be either's",
     "unknown class": "box left out",
     "malformed box": "left out",
     "wrong size": "the image's own size taken",
     "no area": "box left out",
     "outside the image": "cut at the edge, or left out where nothing is inside",
 }
-"""Kinds of problems, and what --lenient does about each."""
+"""Kinds of issues, and what --lenient does about each."""
 
 NOTES = {
     "difficult": "objects marked as difficult, left out as VOC's protocol does",
-    "crowd": "crowds, left out",
+    "crowd": "crowds (iscrowd 1), left out: --crowds keep would take them for single objects",
+    "crowd kept": "objects with iscrowd 1 kept as single objects, as the file is datumaro's or CVAT's, which mark every "
+    "mask so, or as --crowds keep says",
+    "no annotation file": "images listed without an annotation file: taken as images without objects",
+    "other annotator": "objects of further annotators of an image, left out: the first one's are taken",
+    "no area object": "points, lines and the like, left out: they have neither box nor mask",
+    "outline as box": "polygons and masks whose surrounding box was taken",
+    "turned": "turned rectangles whose surrounding box was taken",
+    "box only": "boxes without an outline, left out: a mask needs one",
     "rounded": "boxes less than half a pixel over the edge, cut",
     "group": "categories without a box that only group the others, left out",
     "test as val": "parts called test that serve as validation",
     "split": "images held out for validation",
 }
-"""What is no problem but told and counted."""
+"""What is no fault, but counted and told."""
 
 
-class Problem(NamedTuple):
+class Issue(NamedTuple):
     """One thing that is wrong."""
 
     kind: str
@@ -51,69 +60,73 @@ class Problem(NamedTuple):
         return f"{place}: {self.detail}"
 
 
-class Findings:
+class Issues:
     """Problems and notes of one data set.
 
     Attributes:
-        problems: all of them, in the order they were found.
+        items: all of them, in the order they were found.
         notes: how often each of `NOTES` came up.
         found: boxes the annotations hold, readable or not.
         dropped: boxes left out, by kind (of `REPAIRS` or `NOTES`); found = kept + all of these.
     """
 
     def __init__(self) -> None:
-        self.problems: list[Problem] = []
+        self.items: list[Issue] = []
         self.notes: Counter[str] = Counter()
         self.found = 0
         self.dropped: Counter[str] = Counter()
 
     def add(self, kind: str, file: str, where: str, detail: str, *, boxes: int = 0) -> None:
-        """Note a problem, and that its repair leaves out so many boxes."""
+        """Note an issue, and that its repair leaves out so many boxes."""
         assert kind in REPAIRS, kind
-        self.problems.append(Problem(kind, file, where, detail))
+        self.items.append(Issue(kind, file, where, detail))
         if boxes:
             self.dropped[kind] += boxes
 
     def note(self, kind: str, count: int = 1, *, boxes: int = 0) -> None:
-        """Count something that is no problem."""
+        """Count something that is no fault."""
         assert kind in NOTES, kind
         self.notes[kind] += count
         if boxes:
             self.dropped[kind] += boxes
 
+    def told(self) -> list[str]:
+        """The notes, a line each."""
+        return [f"{count:,} {NOTES[kind]}" for kind, count in self.notes.items()]
+
     def counts(self) -> dict[str, int]:
         """Problems by kind."""
-        return dict(Counter(problem.kind for problem in self.problems))
+        return dict(Counter(issue.kind for issue in self.items))
 
-    def refuse(self, root: Path) -> None:
-        """Raise a RefusedError if there is a problem."""
-        if self.problems:
-            raise RefusedError(root, self)
+    def refuse(self, root: Path, remedy: str = "let --lenient repair and count them") -> None:
+        """Raise a RefusedError if there is an issue."""
+        if self.items:
+            raise RefusedError(root, self, remedy)
 
 
 class RefusedError(UserError):
-    """Annotations with problems, without --lenient; `findings` has them all."""
+    """Annotations with issues, without --lenient; `issues` has them all."""
 
-    def __init__(self, root: Path, findings: Findings) -> None:
-        self.findings = findings
+    def __init__(self, root: Path, issues: Issues, remedy: str) -> None:
+        self.issues = issues
         examples = []
-        for kind, count in findings.counts().items():
-            first = next(problem for problem in findings.problems if problem.kind == kind)
+        for kind, count in issues.counts().items():
+            first = next(issue for issue in issues.items if issue.kind == kind)
             examples.append(f"{kind} ({count}, e.g. {first})")
-        total = len(findings.problems)
+        total = len(issues.items)
         super().__init__(
-            f"{total} problem{'s' if total > 1 else ''} in {quoted(root)}: {'; '.join(examples)}. "
-            "Mend them, or let --lenient repair and count them."
+            f"{total} issue{'s' if total > 1 else ''} in {quoted(root)}: {'; '.join(examples)}. "
+            f"Mend them, or {remedy}."
         )
 
 
-def problems_csv(findings: Findings) -> str:
-    """All problems, a line each: kind, file, place, what is wrong, and what --lenient does."""
+def issues_csv(issues: Issues) -> str:
+    """All issues, a line each: kind, file, place, what is wrong, and what --lenient does."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["kind", "file", "place", "problem", "repair"])
-    for problem in findings.problems:
+    table.writerow(["kind", "file", "place", "issue", "repair"])
+    for issue in issues.items:
         table.writerow(
-            [*(field.encode("utf-8", "backslashreplace").decode() for field in problem), REPAIRS[problem.kind]]
+            [*(field.encode("utf-8", "backslashreplace").decode() for field in issue), REPAIRS[issue.kind]]
         )
     return text.getvalue()
