@@ -16,7 +16,7 @@ from rfaconv.data.idx import IdxData, find_idx, load_idx
 from rfaconv.data.layouts import check_classes, list_files
 from rfaconv.data.sampling import split
 from rfaconv.data.sources import ArrayImages, FileImages, ImageSource
-from rfaconv.data.verify import Progress, Stat, broken_message, find_broken, stat_files
+from rfaconv.data.verify import Progress, Stat, absent, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError
 
 _EMBEDDED = Path(__file__).parent / "fashion_mnist"
@@ -91,7 +91,7 @@ def load_classification(
     listing = list_files(root)
     files = listing.train + (listing.val or [])
     stats = stat_files(root, [file.name for file in files])
-    broken = {name: "missing" for name, stat in stats.items() if stat.size < 0}
+    broken = {name: reason for name, stat in stats.items() if (reason := absent(stat))}
     if verify:
         there = {name: stat for name, stat in stats.items() if name not in broken}
         broken |= find_broken(root, there, channels or 3, progress)

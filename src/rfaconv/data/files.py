@@ -77,8 +77,11 @@ def files_in(folder: Path) -> list[str]:
     return sorted(name for name, is_folder in _scan(folder) if not is_folder)
 
 
-def images_below(root: Path, folder: str) -> list[str]:
-    """The images at any depth of root/folder as names relative to root, sorted. Links are followed, loops are not."""
+def images_below(root: Path, folder: str, more: tuple[str, ...] = ()) -> list[str]:
+    """The images at any depth of root/folder as names relative to root, sorted. Links are followed, loops are not.
+
+    `more` are suffixes that count as images' here.
+    """
     top = str(root / folder)
     found: list[str] = []
     seen: set[str] = set()
@@ -90,7 +93,7 @@ def images_below(root: Path, folder: str) -> list[str]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
         prefix = (folder + path[len(top) :]).replace(os.sep, "/")
-        found += [f"{prefix}/{name}" for name in files if is_image(name)]
+        found += [f"{prefix}/{name}" for name in files if is_image(name) or (name[0] != "." and name.lower().endswith(more))]
     return sorted(found)
 
 

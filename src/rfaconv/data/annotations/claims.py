@@ -70,7 +70,7 @@ def number(text: object) -> float:
     except (OverflowError, ValueError):
         value = math.inf
     if not abs(value) < _HUGE:  # so written that nan is refused too
-        raise MalformedError(f"{_text(text)!r:.40} is no coordinate")
+        raise MalformedError(f"{str(text).strip()!r:.40} is no coordinate")
     return value
 
 
@@ -110,9 +110,3 @@ def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0
         found += [x + dx * cos - dy * sin, y + dx * sin + dy * cos]
     return tuple(found)
 
-
-def _text(value: int | float | str) -> str:
-    try:
-        return str(value).strip()
-    except ValueError:  # whole numbers of more than 4,300 digits are not written out
-        return "a number of thousands of digits"

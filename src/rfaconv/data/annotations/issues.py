@@ -21,6 +21,7 @@ REPAIRS = {
     "malformed box": "left out",
     "wrong size": "the image's own size taken",
     "no area": "box left out",
+    "no outline": "object left out",
     "outside the image": "cut at the edge, or left out where nothing is inside",
 }
 """Kinds of issues, and what --lenient does about each."""
@@ -33,9 +34,8 @@ NOTES = {
     "no annotation file": "images listed without an annotation file: taken as images without objects",
     "other annotator": "objects of further annotators of an image, left out: the first one's are taken",
     "no area object": "points, lines and the like, left out: they have neither box nor mask",
-    "outline as box": "polygons and masks whose surrounding box was taken",
-    "turned": "turned rectangles whose surrounding box was taken",
-    "box only": "boxes without an outline, left out: a mask needs one",
+    "outline as box": "objects drawn as polygons or masks, of which the boxes were taken",
+    "turned": "turned rectangles, taken by their true corners (for detection the box around these)",
     "rounded": "boxes less than half a pixel over the edge, cut",
     "group": "categories without a box that only group the others, left out",
     "test as val": "parts called test that serve as validation",

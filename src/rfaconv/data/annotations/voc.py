@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from rfaconv.data.annotations.classes import read_labelmap
 from rfaconv.data.annotations.claims import Annotated, Claim, MalformedError, number
 from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.parts import Options, Source, part_folders, relative_name, used_classes
@@ -136,7 +137,11 @@ def read_voc_parts(root: Path, folders: list[Path], issues: Issues, options: Opt
     source = Source("voc", options.classes)
     if (folders[0] / "ImageSets" / "Main").is_dir():
         _read_years(root, folders, source, issues, options.keep_difficult)
+        labelmap = read_labelmap(folders[0] / "labelmap.txt")  # CVAT's and datumaro's
         known = tuple(VOC_CLASSES)
+        if labelmap is not None and not options.classes:
+            source.classes = tuple(name for name in labelmap.names if name != "background")
+            return source
     else:
         names = {folder: part for part, folder in part_folders(root).items()}
         for folder in folders:

@@ -123,7 +123,7 @@ def _checked(
     size: tuple[int, int] | None = None,
 ) -> DetectionData:
     parts = checked_parts(root, source, issues)
-    issues.refuse(root, f"let `rfaconv data convert {quoted(root)} NEW_FOLDER --lenient` repair and count them")
+    issues.refuse(root, "let `rfaconv data convert DIR OUT --lenient` repair and count them")
     parts = with_validation(root, parts, held_out[1], held_out[0], issues)
     for part in ("train", "val"):
         if not any(image.boxes for image in parts[part]):

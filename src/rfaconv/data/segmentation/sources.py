@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rfaconv.data.decode import BrokenImageError, read_image
-from rfaconv.data.files import quoted
+from rfaconv.data.files import printable, quoted
 from rfaconv.data.scenes import Scenes
 from rfaconv.data.segmentation.masks import MaskRule, read_mask
 from rfaconv.errors import UserError
@@ -97,14 +97,14 @@ class PairFiles:
 
     def name(self, i: int) -> str:
         """The image's, relative to the root."""
-        return self.pairs[i].image
+        return printable(self.pairs[i].image)
 
     def files(self, i: int) -> Sequence[str]:
         """Image and mask, relative to the root."""
         return self.pairs[i]
 
     def without(self, names: Collection[str]) -> PairFiles:
-        """The same without the images of these names."""
+        """The same without the images of these files."""
         return PairFiles(self.root, [pair for pair in self.pairs if pair.image not in names], self.rule)
 
     def check(self, i: int) -> None:
