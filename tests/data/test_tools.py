@@ -41,7 +41,7 @@ def masks(source: Any) -> dict[str, np.ndarray]:
         (tools.roboflow_masks, tools.NAMES, (5, 2, 2), tools.ids),
         (tools.cvat_masks, tools.NAMES, (7, 2, 0), tools.ids),
         (tools.mmsegmentation, ("0", "1", "2"), (5, 2, 2), tools.ids),
-        (tools.carvana, ("0", "1"), (4, 1, 0), lambda i: tools.ids(i, 2)),
+        (tools.carvana, ("background", "foreground"), (4, 1, 0), lambda i: tools.ids(i, 2)),
         (tools.black_and_white, ("background", "foreground"), (7, 2, 0), lambda i: tools.ids(i, 2)),
         (tools.camvid, 11, (5, 2, 2), lambda i: np.where(tools.ids(i, 12) == 11, IGNORE, tools.ids(i, 12))),
     ],

@@ -13,6 +13,10 @@ from rfaconv.data.files import special
 from rfaconv.errors import UserError
 
 
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
+
+
 class BrokenImageError(UserError):
     """An image file that cannot be read."""
 
@@ -42,6 +46,21 @@ def open_image(path: Path) -> Image.Image:
     if kind := special(path):
         raise ValueError(f"it is {kind}, not a file")
     return Image.open(path)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as a viewer shows the image (EXIF's orientation applied), from its header.
+
+    Raises:
+        BrokenImageError: it cannot be read; the message is the reason alone.
+    """
+    try:
+        with open_image(path) as file:
+            width, height = file.size
+            orientation = file.getexif().get(0x0112) if file.format in ("JPEG", "MPO") else None
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise BrokenImageError(reason(error)) from error
+    return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 
 def reason(error: Exception) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from rfaconv.data.archives import SUFFIXES, is_archive, unpacked
 from rfaconv.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -52,11 +53,19 @@ def is_image(name: str) -> bool:
 
 
 def existing_folder(root: str | Path) -> Path:
-    """`root`, resolved; a UserError says what is there instead of a folder."""
+    """`root`, resolved, an archive unpacked into the cache; a UserError says what is there instead of a folder."""
     path = Path(root).expanduser()
-    if path.is_file():
-        raise UserError(f"{quoted(path)} is a file: give the folder of a data set (unpack an archive first).")
-    if not path.is_dir():
+    try:
+        kind = special(path)
+    except OSError:
+        kind = ""
+    else:
+        if not kind and is_archive(path):
+            path, kind = unpacked(path), "a folder"
+        if kind != "a folder":
+            known = ", ".join(SUFFIXES)
+            raise UserError(f"{quoted(path)} is {kind or 'a file'}: give the folder of a data set, or its archive ({known}).")
+    if not kind:
         raise UserError(
             f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
         )

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from rfaconv.data.annotations.claims import Annotated, Claim
 from rfaconv.data.annotations.issues import Issues
-from rfaconv.data.decode import open_image, reason
+from rfaconv.data.decode import image_size
 from rfaconv.errors import UserError
-
-_TRANSPOSED = (5, 6, 7, 8)
-"""EXIF orientations that exchange width and height."""
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Width and height as a viewer shows the image (EXIF's orientation applied), from its header.
-
-    Raises:
-        UserError: it cannot be read; the message is the reason alone.
-    """
-    try:
-        with open_image(path) as file:
-            width, height = file.size
-            orientation = file.getexif().get(0x0112) if file.format in ("JPEG", "MPO") else None
-    except Exception as error:  # decoders raise nearly anything on damaged data
-        raise UserError(reason(error)) from error
-    return (height, width) if orientation in _TRANSPOSED else (width, height)
-
 
 def checked_size(found: Annotated, issues: Issues) -> tuple[int, int] | None:
     """The size of the image as it is shown; None, with an issue, where there is no image to be read."""
