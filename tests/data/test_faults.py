@@ -113,13 +113,18 @@ def test_names_that_are_no_utf8(tmp_path: Path, draw: Draw) -> None:
 def test_boxes_on_images_whose_names_are_no_utf8(tmp_path: Path) -> None:
     root = write_yolo(tmp_path / "set")
     for folder, suffix in (("images", "jpg"), ("labels", "txt")):
-        os.rename(root / "train" / folder / f"b.{suffix}", os.fsencode(root / "train" / folder) + f"/\xe9.{suffix}".encode("latin-1"))
+        os.rename(
+            root / "train" / folder / f"b.{suffix}",
+            os.fsencode(root / "train" / folder) + f"/\xe9.{suffix}".encode("latin-1"),
+        )
     data = load_detection(root)
     listed = (data.write(tmp_path / "run").parent / "train.txt").read_bytes()
     assert b"/\xe9.jpg\n" in listed
     done = convert_detection(root, tmp_path / "out")
     assert sum(done.boxes.values()) == BOXES
-    assert sum(len(image.boxes) for image in (*load_detection(done.path).train, *load_detection(done.path).val)) == BOXES
+    assert (
+        sum(len(image.boxes) for image in (*load_detection(done.path).train, *load_detection(done.path).val)) == BOXES
+    )
 
 
 # Sizes.
@@ -247,7 +252,9 @@ def test_an_unknown_layout_is_told_with_the_nearest(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 6)).save(path)
         (tmp_path / "set" / "pictures" / f"{i}.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    with pytest.raises(UserError, match=r"Found here: pictures/ \(3 .jpg, 3 .txt\)\. The nearest is YOLO: .* data.yaml"):
+    with pytest.raises(
+        UserError, match=r"Found here: pictures/ \(3 .jpg, 3 .txt\)\. The nearest is YOLO: .* data.yaml"
+    ):
         load_detection(tmp_path / "set")
     (tmp_path / "set" / "data.yaml").write_text("names: [cat]\ntrain: pictures\n")  # the two lines it named
     assert len(load_detection(tmp_path / "set").classes) == 1

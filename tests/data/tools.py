@@ -116,7 +116,10 @@ def cvat_xml(root: Path) -> Path:
         )
         images += f'<image id="{i}" name="{name}.jpg" width="{SIZE[0]}" height="{SIZE[1]}">{inner}</image>\n'
     meta = f"<meta><job><labels>{labels}</labels></job></meta>"
-    text(root / "annotations.xml", f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>{meta}{images}</annotations>')
+    text(
+        root / "annotations.xml",
+        f'<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>{meta}{images}</annotations>',
+    )
     return root
 
 
@@ -153,7 +156,13 @@ def label_studio_json_min(root: Path) -> Path:
     tasks = []
     for i, (name, boxes) in enumerate(ALL.items(), 1):
         image(root / "images" / f"a1b2c3d4-{name}.jpg")
-        task = {"image": f"/data/upload/1/a1b2c3d4-{name}.jpg", "id": i, "annotator": 1, "annotation_id": i, "lead_time": 1.5}
+        task = {
+            "image": f"/data/upload/1/a1b2c3d4-{name}.jpg",
+            "id": i,
+            "annotator": 1,
+            "annotation_id": i,
+            "lead_time": 1.5,
+        }
         tasks.append({**task, **({"label": [{**_rectangle(box), **size} for box in boxes]} if boxes else {})})
     text(root / "project-1-min.json", json.dumps(tasks))
     return root

@@ -36,8 +36,8 @@ def unpacked(path: Path) -> Path:
     devices are refused before anything is written. Where all lies in one folder of the archive, that one is returned.
 
     Raises:
-        UserError: damaged, encrypted, unsafe, too large (`MOST_FILES`, `MOST_BYTES`, the room on the disk), or the cache
-            cannot be written.
+        UserError: damaged, encrypted, unsafe, too large (`MOST_FILES`, `MOST_BYTES`, the room on the disk), or the
+            cache cannot be written.
     """
     state = path.stat()
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rfaconv" / "unpacked"
@@ -48,7 +48,9 @@ def unpacked(path: Path) -> Path:
             folder.parent.mkdir(parents=True, exist_ok=True)
             _unpack(path, folder)
         except OSError as error:
-            raise UserError(f"{str(path)!r} cannot be unpacked into {str(base)!r}: {error.strerror or error}.") from error
+            raise UserError(
+                f"{str(path)!r} cannot be unpacked into {str(base)!r}: {error.strerror or error}."
+            ) from error
         # What the libraries raise on damaged archives: BadZipFile, zlib.error, EOFError, struct.error, ...
         except Exception as error:
             if isinstance(error, UserError):
@@ -98,14 +100,14 @@ def _check(path: Path, names: dict[str, int], place: Path) -> None:
             raise UserError(f"{str(path)!r} holds {name!r:.80}, which leads out of its folder: it is not unpacked.")
     if len(names) > MOST_FILES or total > MOST_BYTES:
         raise UserError(
-            f"{str(path)!r} holds {len(names):,} files of {total / 1024**3:,.1f} GiB, and at most {MOST_FILES:,} files of "
-            f"{MOST_BYTES / 1024**3:,.0f} GiB are unpacked: unpack it yourself, and give the folder."
+            f"{str(path)!r} holds {len(names):,} files of {total / 1024**3:,.1f} GiB, and at most {MOST_FILES:,} files "
+            f"of {MOST_BYTES / 1024**3:,.0f} GiB are unpacked: unpack it yourself, and give the folder."
         )
     free = shutil.disk_usage(place).free
     if total + _IN_USE > free:
         raise UserError(
-            f"{str(path)!r} needs {total / 1024**3:,.1f} GiB below {str(place)!r}, where {free / 1024**3:,.1f} GiB are free: "
-            "make room, or set XDG_CACHE_HOME."
+            f"{str(path)!r} needs {total / 1024**3:,.1f} GiB below {str(place)!r}, where {free / 1024**3:,.1f} GiB are "
+            "free: make room, or set XDG_CACHE_HOME."
         )
 
 

@@ -12,7 +12,6 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from rfaconv.data.files import special
 from rfaconv.errors import UserError
 
-
 _TRANSPOSED = (5, 6, 7, 8)
 """EXIF orientations that exchange width and height."""
 

@@ -64,7 +64,9 @@ def existing_folder(root: str | Path) -> Path:
             path, kind = unpacked(path), "a folder"
         if kind != "a folder":
             known = ", ".join(SUFFIXES)
-            raise UserError(f"{quoted(path)} is {kind or 'a file'}: give the folder of a data set, or its archive ({known}).")
+            raise UserError(
+                f"{quoted(path)} is {kind or 'a file'}: give the folder of a data set, or its archive ({known})."
+            )
     if not kind:
         raise UserError(
             f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
@@ -102,7 +104,9 @@ def images_below(root: Path, folder: str, more: tuple[str, ...] = ()) -> list[st
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
         prefix = (folder + path[len(top) :]).replace(os.sep, "/")
-        found += [f"{prefix}/{name}" for name in files if is_image(name) or (name[0] != "." and name.lower().endswith(more))]
+        found += [
+            f"{prefix}/{name}" for name in files if is_image(name) or (name[0] != "." and name.lower().endswith(more))
+        ]
     return sorted(found)
 
 

@@ -47,6 +47,6 @@ def unknown_layout(root: Path, kind: str, known: str) -> UserError:
     if not suffixes & set(IMAGE_SUFFIXES):
         lines = f"its images below {quoted(root)}, and {lines}"
     return UserError(
-        f"{quoted(root)} has {kind} in no known layout; there are: {known}. Found here: {there}. The nearest is {name}: "
-        f"it is read with {lines}."
+        f"{quoted(root)} has {kind} in no known layout; there are: {known}. Found here: {there}. The nearest is "
+        f"{name}: it is read with {lines}."
     )

@@ -97,7 +97,7 @@ def _stat(path: Path) -> Stat:
 
 
 def absent(found: Stat) -> str:
-    """Why there is nothing to be read: "missing", or "not a regular file" (a fifo, a folder); nothing where there is."""
+    """Why there is nothing to be read: "missing", or "not a regular file" (a fifo, a folder); else nothing."""
     return {-1: "missing", -2: "not a regular file"}.get(found.size, "")
 
 

@@ -109,4 +109,3 @@ def ellipse(x: float, y: float, across: float, down: float, degrees: float = 0.0
         dx, dy = across * math.cos(step), down * math.sin(step)
         found += [x + dx * cos - dy * sin, y + dx * sin + dy * cos]
     return tuple(found)
-

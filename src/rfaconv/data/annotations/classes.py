@@ -44,7 +44,9 @@ def read_labelmap(path: Path) -> ClassList | None:
     if not path.is_file():
         return None
     lines = [line for line in read_lines(path) if not line.startswith("#")]
-    return _class_list(path, [[*line.split(":")[0].split(), *line.split(":")[1:2][0].split(",")] for line in lines if ":" in line])
+    return _class_list(
+        path, [[*line.split(":")[0].split(), *line.split(":")[1:2][0].split(",")] for line in lines if ":" in line]
+    )
 
 
 def _class_list(path: Path, lines: Sequence[list[str]]) -> ClassList:

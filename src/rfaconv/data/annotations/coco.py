@@ -88,7 +88,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
     for name in _LISTS:
         if not isinstance(found, dict) or not isinstance(found.get(name), list):
             raise UserError(f"{quoted(path)} is no COCO annotations: it has no list '{name}'.")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def _datumaro(record: dict[str, Any]) -> bool:
@@ -168,7 +168,9 @@ def _shape(entry: dict[str, Any], size: tuple[int, int] | None) -> tuple[tuple[O
         else:
             raise MalformedError("its run lengths have no size")
         if size is not None and (width, height) != size:
-            raise MalformedError(f"its run lengths are for {width} x {height} pixels, its image has {size[0]} x {size[1]}")
+            raise MalformedError(
+                f"its run lengths are for {width} x {height} pixels, its image has {size[0]} x {size[1]}"
+            )
         if not isinstance(counts, str | list):
             raise MalformedError("its run lengths are missing")
         try:
@@ -268,9 +270,14 @@ def _single(root: Path) -> dict[str, tuple[str, Path]]:
     if len(found) > 1:
         parts = {part: path for path in found for part, names in PART_NAMES.items() if path.stem.lower() in names}
         if set(parts.values()) != set(found):
-            raise UserError(f"{quoted(root)} has {len(found)} COCO files, and their names do not say which is for what.")
+            raise UserError(
+                f"{quoted(root)} has {len(found)} COCO files, and their names do not say which is for what."
+            )
         return {part: (path.relative_to(root).as_posix(), _images_of(root, path.stem)) for part, path in parts.items()}
-    return {"train": (path.relative_to(root).as_posix(), _images_of(root, path.stem.removeprefix("instances_"))) for path in found}
+    if not found:
+        return {}
+    [path] = found
+    return {"train": (path.relative_to(root).as_posix(), _images_of(root, path.stem.removeprefix("instances_")))}
 
 
 def _looks_like_coco(path: Path) -> bool:

@@ -29,8 +29,9 @@ REPAIRS = {
 NOTES = {
     "difficult": "objects marked as difficult, left out as VOC's protocol does",
     "crowd": "crowds (iscrowd 1), left out: --crowds keep would take them for single objects",
-    "crowd kept": "objects with iscrowd 1 kept as single objects, as the file is datumaro's or CVAT's, which mark every "
-    "mask so, or as --crowds keep says",
+    "crowd ignored": "crowds (iscrowd 1), whose pixels count for nothing: --crowds keep would take them for objects",
+    "crowd kept": "objects with iscrowd 1 kept as single objects: --crowds keep says so, or the file is datumaro's or "
+    "CVAT's, which mark every mask so",
     "no annotation file": "images listed without an annotation file: taken as images without objects",
     "other annotator": "objects of further annotators of an image, left out: the first one's are taken",
     "no area object": "points, lines and the like, left out: they have neither box nor mask",
@@ -94,6 +95,14 @@ class Issues:
         """The notes, a line each."""
         return [f"{count:,} {NOTES[kind]}" for kind, count in self.notes.items()]
 
+    def repaired(self) -> list[str]:
+        """What --lenient did, a line for each kind."""
+        lines = []
+        for kind, count in self.counts().items():
+            left_out = f" ({self.dropped[kind]:,} boxes)" if self.dropped[kind] else ""
+            lines.append(f"repaired: {count:,} x {kind}: {REPAIRS[kind]}{left_out}")
+        return lines
+
     def counts(self) -> dict[str, int]:
         """Problems by kind."""
         return dict(Counter(issue.kind for issue in self.items))
@@ -115,8 +124,7 @@ class RefusedError(UserError):
             examples.append(f"{kind} ({count}, e.g. {first})")
         total = len(issues.items)
         super().__init__(
-            f"{total} issue{'s' if total > 1 else ''} in {quoted(root)}: {'; '.join(examples)}. "
-            f"Mend them, or {remedy}."
+            f"{total} issue{'s' if total > 1 else ''} in {quoted(root)}: {'; '.join(examples)}. Mend them, or {remedy}."
         )
 
 
@@ -126,7 +134,5 @@ def issues_csv(issues: Issues) -> str:
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["kind", "file", "place", "issue", "repair"])
     for issue in issues.items:
-        table.writerow(
-            [*(field.encode("utf-8", "backslashreplace").decode() for field in issue), REPAIRS[issue.kind]]
-        )
+        table.writerow([*(field.encode("utf-8", "backslashreplace").decode() for field in issue), REPAIRS[issue.kind]])
     return text.getvalue()

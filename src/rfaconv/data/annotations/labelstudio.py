@@ -1,4 +1,4 @@
-"""Label Studio's own JSON and JSON_MIN, which keep what its other exports lose: turned rectangles, brushes, two names alike."""
+"""Label Studio's own JSON and JSON_MIN, which keep what its other exports lose: turned rectangles and brushes."""
 
 from __future__ import annotations
 
@@ -77,11 +77,8 @@ def _task(task: Any) -> tuple[str, list[Any], list[Any]]:
         found = [entry for value in task.values() if isinstance(value, list) for entry in value]
         return name, [entry for entry in found if isinstance(entry, dict) and "original_width" in entry], []
     annotations = task["annotations"] if isinstance(task["annotations"], list) else []
-    lists = [
-        entry.get("result") if isinstance(entry.get("result"), list) else []
-        for entry in annotations
-        if isinstance(entry, dict) and not entry.get("was_cancelled")
-    ]
+    kept = [entry.get("result") for entry in annotations if isinstance(entry, dict) and not entry.get("was_cancelled")]
+    lists: list[list[Any]] = [found if isinstance(found, list) else [] for found in kept]
     first = next((place for place, found in enumerate(lists) if found), 0)
     others = [entry for place, found in enumerate(lists) if place != first for entry in found]
     return name, lists[first] if lists else [], others
@@ -136,7 +133,12 @@ def _claim(kind: str, value: dict[str, Any], where: str) -> tuple[Claim, tuple[i
     degrees = number(value.get("rotation") or 0)
     points: Outline
     if kind == "rectangle":
-        left, top, across, down = pixels("x", width), pixels("y", height), pixels("width", width), pixels("height", height)
+        left, top, across, down = (
+            pixels("x", width),
+            pixels("y", height),
+            pixels("width", width),
+            pixels("height", height),
+        )
         if not degrees % 360:
             return Claim(where, label, (left, top, left + across, top + down)), (width, height)
         points = turned(left, top, across, down, degrees, (left, top))

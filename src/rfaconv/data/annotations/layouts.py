@@ -24,8 +24,8 @@ READERS = {
     for reader in (
         Reader(
             "voc",
-            "VOC (Annotations/, JPEGImages/ and ImageSets/Main/, in VOCdevkit/VOC20xx/ or not; or XML files beside their "
-            "images or in Annotations/ beside images/)",
+            "VOC (Annotations/, JPEGImages/ and ImageSets/Main/, in VOCdevkit/VOC20xx/ or not; or XML files beside "
+            "their images or in Annotations/ beside images/)",
             find_voc,
             read_voc_parts,
         ),
@@ -38,8 +38,8 @@ READERS = {
         ),
         Reader(
             "yolo",
-            "YOLO (a data.yaml; classes.txt with labels beside the images, or in labels/ beside images/; CVAT's obj.data "
-            "and obj.names)",
+            "YOLO (a data.yaml; classes.txt with labels beside the images, or in labels/ beside images/; CVAT's "
+            "obj.data and obj.names)",
             find_yolo,
             read_yolo,
         ),

@@ -109,7 +109,9 @@ def brush_mask(data: list[Any], height: int, width: int) -> Runs:
     total, word = take(32), take(5) + 1
     sizes = [take(4) + 1 for _ in range(4)]
     if total != height * width * 4 or word != 8:
-        raise ValueError(f"its brush has {total} values, and {width} x {height} pixels of four have {height * width * 4}")
+        raise ValueError(
+            f"its brush has {total} values, and {width} x {height} pixels of four have {height * width * 4}"
+        )
     values = np.zeros(total, np.uint8)
     done = 0
     while done < total:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from rfaconv.data.annotations.classes import read_labelmap
 from rfaconv.data.annotations.claims import Annotated, Claim, MalformedError, number
+from rfaconv.data.annotations.classes import read_labelmap
 from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.parts import Options, Source, part_folders, relative_name, used_classes
 from rfaconv.data.annotations.xml import is_cvat, parse_xml
@@ -243,7 +243,9 @@ def _by_name(folder: Path, deep: bool = True) -> dict[str, Path]:
         return {}
     names = [name.lstrip("/") for name in images_below(folder, "")]
     found: dict[str, Path] = {}
-    for name in sorted(names if deep else [name for name in names if "/" not in name], key=lambda name: name.count("/")):
+    for name in sorted(
+        names if deep else [name for name in names if "/" not in name], key=lambda name: name.count("/")
+    ):
         path = folder / name
         for key in (path.stem, path.name, name.rpartition(".")[0]):
             found.setdefault(key, path)

@@ -94,7 +94,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 
 def find_yolo(root: Path) -> Path | None:
-    """What says the classes: a data.yaml, CVAT's obj.data, or classes.txt where there are labels (labelImg, Label Studio)."""
+    """What says the classes: a data.yaml, CVAT's obj.data, or classes.txt where there are labels."""
     found = find_yaml(root)
     if found is not None or (root / "obj.data").is_file():
         return found or root / "obj.data"
@@ -107,7 +107,9 @@ def find_yolo(root: Path) -> Path | None:
 
 def _has_labels(folder: Path) -> bool:
     """Whether text files lie there, or one deeper, that may be labels."""
-    return any(not path.name.startswith(_NO_LABELS) for pattern in ("*.txt", "*/*.txt") for path in folder.glob(pattern))
+    return any(
+        not path.name.startswith(_NO_LABELS) for pattern in ("*.txt", "*/*.txt") for path in folder.glob(pattern)
+    )
 
 
 def read_yolo(root: Path, path: Path, issues: Issues, options: Options) -> Source:
@@ -139,8 +141,8 @@ def _by_obj_data(root: Path, path: Path, issues: Issues) -> Source:
     classes = tuple(line.strip() for line in read_lines(names))
     source = Source("yolo", classes)
     for part, keys in PART_NAMES.items():
-        value = next((found[key] for key in keys if found.get(key)), None)
-        if value is None:
+        value = next((found[key] for key in keys if found.get(key)), "")
+        if not value:
             continue
         listed = inside(root, value.removeprefix("data/"))
         if listed is None:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfaconv.data.annotations.issues import REPAIRS, Issues
+from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.layouts import read_source
 from rfaconv.data.annotations.parts import Options
 from rfaconv.data.detection.parts import checked_parts, with_validation
 from rfaconv.data.detection.write import write_all
 from rfaconv.data.files import existing_folder, quoted
+from rfaconv.data.newfolder import free_folder
 from rfaconv.errors import UserError
 
 
@@ -70,9 +71,7 @@ def convert_detection(
         RefusedError: something is wrong with the annotations (and not `lenient`); has them all as `issues`.
         UserError: no known layout, a file on which the whole depends cannot be read, or `out` is taken.
     """
-    root, out = existing_folder(root), Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{quoted(out)} is not empty: choose another folder, or delete it.")
+    root, out = existing_folder(root), free_folder(out)
     if crowds not in (None, "keep", "drop"):
         raise UserError(f"crowds must be keep or drop, got {crowds!r}.")
     if not 0 < val_fraction < 1:
@@ -113,9 +112,7 @@ def told(converted: Converted) -> list[str]:
     lines = [f"{converted.form}: {parts}; {len(converted.classes)} classes"]
     lines.append(f"boxes: {issues.found:,} found, {kept:,} kept, {issues.found - kept:,} left out")
     lines += [f"  {note}" for note in issues.told()]
-    for kind, count in issues.counts().items():
-        left_out = f" ({issues.dropped[kind]:,} boxes)" if issues.dropped[kind] else ""
-        lines.append(f"  repaired: {count:,} x {kind}: {REPAIRS[kind]}{left_out}")
+    lines += [f"  {line}" for line in issues.repaired()]
     empty = [name for name, count in converted.per_class.items() if not count]
     if empty:
         lines.append(f"  without a box: {', '.join(empty)}")

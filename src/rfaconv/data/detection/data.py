@@ -9,14 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from rfaconv.data.detection.boxes import BoxedImage
 from rfaconv.data.annotations.issues import Issues
-from rfaconv.data.detection.pointers import local_copy, pointer_names
-from rfaconv.data.detection.scenes import scenes_folder
 from rfaconv.data.annotations.layouts import read_source
 from rfaconv.data.annotations.parts import Source
 from rfaconv.data.annotations.yolo import read_yaml
+from rfaconv.data.detection.boxes import BoxedImage
 from rfaconv.data.detection.parts import checked_parts, with_validation
+from rfaconv.data.detection.pointers import local_copy, pointer_names
+from rfaconv.data.detection.scenes import scenes_folder
 from rfaconv.data.files import existing_folder, quoted
 from rfaconv.data.verify import Progress, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError

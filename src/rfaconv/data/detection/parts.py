@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rfaconv.data.annotations.checked import once
 from rfaconv.data.annotations.issues import Issues
-from rfaconv.data.annotations.parts import Source
+from rfaconv.data.annotations.parts import Source, relative_name
 from rfaconv.data.detection.boxes import BoxedImage, settle
 from rfaconv.data.files import quoted
 from rfaconv.data.sampling import split
@@ -20,24 +21,7 @@ def checked_parts(root: Path, source: Source, issues: Issues) -> dict[str, list[
         part: [image for record in records if (image := settle(record, targets, issues)) is not None]
         for part, records in source.parts.items()
     }
-    return _once(root, parts, issues)
-
-
-def _once(root: Path, parts: dict[str, list[BoxedImage]], issues: Issues) -> dict[str, list[BoxedImage]]:
-    """Each image in one part only: validation on trained images would flatter."""
-    owner: dict[Path, str] = {}
-    kept: dict[str, list[BoxedImage]] = {}
-    for part, images in parts.items():
-        kept[part] = []
-        for image in images:
-            if image.path not in owner:
-                owner[image.path] = part
-                kept[part].append(image)
-                continue
-            name = image.path.relative_to(root).as_posix() if image.path.is_relative_to(root) else str(image.path)
-            detail = f"the image is in {owner[image.path]} already"
-            issues.add("duplicate", name, "", detail, boxes=len(image.boxes))
-    return kept
+    return once(parts, lambda image: Path(relative_name(image.path, root)), lambda image: len(image.boxes), issues)
 
 
 def with_validation(

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from rfaconv.data.annotations.checked import once
+from rfaconv.data.annotations.classes import read_classes
 from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.layouts import find_annotations, read_source
 from rfaconv.data.annotations.parts import Options
 from rfaconv.data.files import existing_folder, few, quoted
 from rfaconv.data.sampling import split
 from rfaconv.data.scenes import SCENE_CLASSES, load_scenes
-from rfaconv.data.annotations.classes import read_classes
 from rfaconv.data.segmentation.drawn import BACKGROUND, DrawnImage, DrawnImages, settle_shapes
 from rfaconv.data.segmentation.layouts import find_pairs
 from rfaconv.data.segmentation.masks import IGNORE, MaskRule, read_mask, voc_palette
@@ -46,6 +47,8 @@ class SegmentationData:
     """What was decided or left out while reading, a line each."""
     test: MaskedSource | None = None
     """A third part, where there is one; nothing is trained or judged on it."""
+    issues: Issues = field(default_factory=Issues, repr=False, compare=False)
+    """What `lenient` repaired."""
 
 
 def load_segmentation(
@@ -54,6 +57,7 @@ def load_segmentation(
     seed: int = 0,
     val_fraction: float = 0.2,
     skip_broken: bool = False,
+    lenient: bool = False,
     crowds: str | None = None,
     verify: bool = True,
     progress: Progress | None = None,
@@ -61,16 +65,17 @@ def load_segmentation(
     """Find out how a folder is laid out, check its files, and return its two parts. Nothing is written under `root`.
 
     Layouts: see `rfaconv.data.segmentation.layouts.KNOWN_LAYOUTS` and docs/segmentation.md. Masks are PNGs of class
-    numbers, as greys or by a palette; 255 counts for nothing, but where there is only 0 beside it, it is the foreground.
+    numbers, as greys or by a palette; 255 counts for nothing, but with only 0 beside it, it is the foreground.
     classes.txt in the root may name the classes, a line each, and give colours ('name red green blue') for masks in
-    colour; without it, and where the layout does not say, the classes are 0 to the largest id. Masks drawn from outlines
-    have class 0 for the background; crowds count for nothing.
+    colour; without it, and where the layout does not say, the classes are 0 to the largest id. Masks drawn from
+    outlines have class 0 for the background; crowds count for nothing.
 
     Args:
         root: the folder; None or "embedded" for the embedded scenes.
         seed: of the split; the layouts that have a validation part do not depend on it.
         val_fraction: part to hold out, between 0 and 1; at least one image stays on either side.
         skip_broken: leave broken pairs out instead of refusing them.
+        lenient: repair and count what is wrong with outlines instead of refusing it; `issues` of the result has it.
         crowds: keep or drop COCO's objects with iscrowd 1; dropped ones count for nothing; None keeps them where
             datumaro or CVAT wrote the file.
         verify: decode every image and mask now (once: the result is cached). False: only missing files are found.
@@ -84,7 +89,9 @@ def load_segmentation(
     if root is None or root == "embedded":
         return _scenes()
     root = existing_folder(root)
-    found = _from_outlines(root, seed, val_fraction, skip_broken, crowds) or _from_pairs(root, seed, val_fraction, progress)
+    found = _from_outlines(root, seed, val_fraction, skip_broken, lenient, crowds) or _from_pairs(
+        root, seed, val_fraction, progress
+    )
     broken = _broken(root, found, verify, progress)
     count = len(found.train) + len(found.val)
     if broken and not skip_broken:
@@ -107,13 +114,12 @@ def load_segmentation(
         tuple(sorted({*broken, *found.missing})),
         notes=found.notes,
         test=found.test,
+        issues=found.issues,
     )
 
 
 class _Source(MaskedSource, Protocol):
     """Images with masks in files."""
-
-    def files(self, i: int) -> Sequence[str]: ...
 
     def check(self, i: int) -> None: ...
 
@@ -133,6 +139,7 @@ class _Found:
     """A SHA-256 of what is not in the files' names and sizes."""
     notes: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    issues: Issues = field(default_factory=Issues)
     test: _Source | None = None
 
 
@@ -140,7 +147,9 @@ _OUTLINED = ("coco", "yolo", "cvat", "labelstudio")
 """Formats of annotations that may hold outlines."""
 
 
-def _from_outlines(root: Path, seed: int, fraction: float, skip_broken: bool, crowds: str | None) -> _Found | None:
+def _from_outlines(
+    root: Path, seed: int, fraction: float, skip_broken: bool, lenient: bool, crowds: str | None
+) -> _Found | None:
     """Masks drawn from annotations; None where there are none that could hold outlines."""
     form = next((name for name in find_annotations(root) if name in _OUTLINED), None)
     if form is None or (form == "yolo" and next(root.glob("**/labels/**/*.txt"), None) is None):
@@ -157,13 +166,19 @@ def _from_outlines(root: Path, seed: int, fraction: float, skip_broken: bool, cr
         part: [image for record in found if (image := settle_shapes(root, record, targets, issues)) is not None]
         for part, found in source.parts.items()
     }
+    images = once(images, lambda image: Path(image.name), lambda image: len(image.shapes), issues)
     gone = [issue for issue in issues.items if issue.kind == "missing image"] if skip_broken else []
-    if len(gone) < len(issues.items):
+    kept = sum(len(image.shapes) for found in images.values() for image in found)
+    assert issues.found == kept + sum(issues.dropped.values()), "an object went missing"
+    if len(gone) < len(issues.items) and not lenient:
         issues.refuse(root, "let `rfaconv data convert DIR OUT --masks --lenient` repair and count them")
     if "val" not in images and "test" in images:
         images["val"] = images.pop("test")
     train, val = _parts(root, images.get("train", []), images.get("val"), seed, fraction)
-    drawn = {part: sorted(found, key=lambda image: image.name) for part, found in {**images, "train": train, "val": val}.items()}
+    drawn = {
+        part: sorted(found, key=lambda image: image.name)
+        for part, found in {**images, "train": train, "val": val}.items()
+    }
     classes = (BACKGROUND, *source.classes)
     return _Found(
         classes,
@@ -172,9 +187,10 @@ def _from_outlines(root: Path, seed: int, fraction: float, skip_broken: bool, cr
         DrawnImages(root, drawn["val"]),
         stat_files(root, [image.name for found in drawn.values() for image in found]),
         hashlib.sha256(repr((classes, drawn["train"], drawn["val"])).encode()),
-        tuple(issues.told()),
+        tuple(issues.told() + (issues.repaired() if lenient else [])),
         tuple(issue.detail for issue in gone),
-        DrawnImages(root, drawn["test"]) if drawn.get("test") else None,
+        issues=issues,
+        test=DrawnImages(root, drawn["test"]) if drawn.get("test") else None,
     )
 
 
@@ -265,14 +281,14 @@ def _classes_of(
     most = max(ids, default=0)
     if most < 1:
         raise UserError(
-            f"The masks of {quoted(root)} hold no class but {'0' if ids else '255, which counts for nothing'}: write the "
-            "other classes as 1, 2, ..."
+            f"The masks of {quoted(root)} hold no class but {'0' if ids else '255, which counts for nothing'}: write "
+            "the other classes as 1, 2, ..."
         )
     if most + 1 > 2 * len(ids):
         shown = ", ".join(map(str, ids[:8])) + (", ..." if len(ids) > 8 else "")
         raise UserError(
-            f"The masks of {quoted(root)} hold {len(ids)} ids ({shown}), of which {most} would make {most + 1} classes; "
-            f"it is in {few(found[most])}: mend it, or name the classes of all ids in classes.txt."
+            f"The masks of {quoted(root)} hold {len(ids)} ids ({shown}), of which {most} would make {most + 1} "
+            f"classes; it is in {few(found[most])}: mend it, or name the classes of all ids in classes.txt."
         )
     return tuple(str(number) for number in range(most + 1)), lookup, ()
 

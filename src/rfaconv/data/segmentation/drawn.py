@@ -107,7 +107,9 @@ def _shape(
         issues.add("no outline", source, claim.where, detail, boxes=1)
         return None
     runs = claim.runs
-    if runs is not None and (runs.left + runs.width > width or runs.top + runs.height > height or runs.left < 0 or runs.top < 0):
+    if runs is not None and (
+        runs.left + runs.width > width or runs.top + runs.height > height or runs.left < 0 or runs.top < 0
+    ):
         detail = f"its mask of {runs.width} x {runs.height} pixels does not fit into {width} x {height}"
         issues.add("outside the image", source, claim.where, detail, boxes=1)
         return None
@@ -119,6 +121,8 @@ def _shape(
             detail = f"the outline is wholly outside of {width} x {height} pixels"
             issues.add("outside the image", source, claim.where, detail, boxes=1)
             return None
+    if claim.crowd:
+        issues.note("crowd ignored")
     return Shape(IGNORE if claim.crowd else target, outlines, runs)
 
 

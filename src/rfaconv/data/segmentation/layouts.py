@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rfaconv.data.annotations.classes import read_classes, read_labelmap
 from rfaconv.data.annotations.parts import PART_NAMES, part_folders
 from rfaconv.data.files import few, files_in, images_below, is_image, quoted, read_lines, subfolders
 from rfaconv.data.segmentation.cityscapes import CITYSCAPES_CLASSES, TRAIN_IDS
-from rfaconv.data.annotations.classes import read_classes, read_labelmap
 from rfaconv.data.segmentation.masks import IGNORE
 from rfaconv.data.segmentation.pairs import MASK_FOLDERS, pair_up
 from rfaconv.data.segmentation.sources import Pair
@@ -19,8 +19,8 @@ from rfaconv.errors import UserError
 KNOWN_LAYOUTS = (
     "images/ beside masks/ (or img_dir/ and ann_dir/; each with train/ and val/ in it, or train/ and val/ with both in "
     "them); train/ beside train_masks/ (Carvana) or trainannot/ (CamVid); train/ with *_mask.png and _classes.csv "
-    "(Roboflow); VOC 2012 and CVAT's masks (JPEGImages/, SegmentationClass/, ImageSets/Segmentation/); SBD (img/, cls/); "
-    "Cityscapes (leftImg8bit/, gtFine/); outlines in COCO, in YOLO's labels, in CVAT's XML or in Label Studio's JSON"
+    "(Roboflow); VOC 2012 and CVAT's masks (JPEGImages/, SegmentationClass/, ImageSets/Segmentation/); SBD (img/, "
+    "cls/); Cityscapes (leftImg8bit/, gtFine/); outlines in COCO, in YOLO's labels, in CVAT's XML or in Label Studio's JSON"
 )
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat",
@@ -65,7 +65,7 @@ def find_pairs(root: Path) -> Layout:
     image_folder, mask_folder = _first(root, _IMAGE_FOLDERS), _first(root, MASK_FOLDERS)
     if image_folder and mask_folder:
         return _beside(root, image_folder, mask_folder)
-    train, val = _first(root, PART_NAMES["train"]), _first(root, _VAL_NAMES)
+    train = _first(root, PART_NAMES["train"])
     if train and _first(root / train, _IMAGE_FOLDERS) and _first(root / train, MASK_FOLDERS):
         return _as_layout({part: _inside(root, name) for part, name in part_folders(root).items()})
     parts = part_folders(root)
@@ -84,7 +84,9 @@ def _as_layout(parts: dict[str, list[Pair]], **known: Any) -> Layout:
 
 
 def _masks_of(root: Path, part: str) -> str | None:
-    return _first(root, tuple(f"{part}{ending}" for ending in ("annot", "_masks", "_labels", "_mask", "_annot", "masks")))
+    return _first(
+        root, tuple(f"{part}{ending}" for ending in ("annot", "_masks", "_labels", "_mask", "_annot", "masks"))
+    )
 
 
 def _named_after(root: Path, parts: dict[str, str], masks: dict[str, str]) -> Layout:

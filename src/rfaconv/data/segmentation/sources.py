@@ -33,6 +33,10 @@ class MaskedSource(Protocol):
         """For people: what to look for to find this image."""
         ...
 
+    def files(self, i: int) -> Sequence[str]:
+        """Of a source of files: the image's, and the mask's if it has one, relative to the root; else nothing."""
+        ...
+
 
 class SceneImages:
     """The embedded scenes; `label` begins their names."""
@@ -55,6 +59,10 @@ class SceneImages:
     def name(self, i: int) -> str:
         """e.g. "test scene 17"."""
         return f"{self.label} scene {i}"
+
+    def files(self, i: int) -> Sequence[str]:
+        """None: it is in memory."""
+        return ()
 
 
 class Pair(NamedTuple):
