@@ -173,7 +173,7 @@ def voc_of_tools(root: Path) -> Path:
     for name, boxes in ALL.items():
         image(root / "JPEGImages" / f"two words {name}.jpg")
         if boxes:
-            text(root / "Annotations" / f"two words {name}.xml", xml(f"two words {name}", boxes, first_pixel=1))
+            text(root / "Annotations" / f"two words {name}.xml", xml(f"two words {name}", boxes))
     text(root / "labelmap.txt", "# label:color_rgb:parts:actions\nbackground:0,0,0::\ncat:128,0,0::\ndog:0,128,0::\n")
     text(root / "ImageSets" / "Main" / "default.txt", "".join(f"two words {name}\n" for name in ALL))
     return root

@@ -43,9 +43,9 @@ def read_labelmap(path: Path) -> ClassList | None:
     """CVAT's labelmap.txt: lines of 'label:color_rgb:parts:actions', '#' before remarks; None where there is none."""
     if not path.is_file():
         return None
-    lines = [line for line in read_lines(path) if not line.startswith("#")]
+    fields = [line.split(":") for line in read_lines(path) if ":" in line and not line.startswith("#")]
     return _class_list(
-        path, [[*line.split(":")[0].split(), *line.split(":")[1:2][0].split(",")] for line in lines if ":" in line]
+        path, [[*name.split(), *colour.split(",")] if colour else name.split() for name, colour, *_ in fields]
     )
 
 

@@ -42,6 +42,9 @@ def read_coco(
     record = _load(root / source)
     names = _categories(record, source, issues)
     images, unclear = _images(record, source, issues)
+    info: Any = record.get("info")
+    if isinstance(info, dict) and info.get("contributor") == "Label Studio":
+        issues.note("label studio")
     keep = crowds == "keep" or (crowds is None and _datumaro(record))
     claims: dict[Any, list[Claim]] = {key: [] for key in images}
     seen: set[Any] = set()

@@ -37,6 +37,8 @@ NOTES = {
     "no area object": "points, lines and the like, left out: they have neither box nor mask",
     "outline as box": "objects drawn as polygons or masks, of which the boxes were taken",
     "turned": "turned rectangles, taken by their true corners (for detection the box around these)",
+    "label studio": "file of Label Studio, which writes turned rectangles wrong in YOLO, VOC and COCO: where some were "
+    "turned, export JSON",
     "rounded": "boxes less than half a pixel over the edge, cut",
     "group": "categories without a box that only group the others, left out",
     "test as val": "parts called test that serve as validation",

@@ -81,6 +81,8 @@ def read_source(root: Path, issues: Issues, *, form: str = "auto", options: Opti
     source = READERS[name].read(root, found, issues, options)
     if options.classes:
         source.classes = options.classes
+    if not source.classes:  # nothing could be read: that is what to say
+        issues.refuse(root)
     _check_names(root, source.classes)
     return source
 

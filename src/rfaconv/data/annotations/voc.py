@@ -52,6 +52,8 @@ def read_voc(
         issues.add("unreadable file", source, "", str(error))
         return None
     issues.found += len(objects)
+    if (annotation.findtext("owner/name") or "").strip() == "Label Studio" and not issues.notes["label studio"]:
+        issues.note("label studio")
     claims = []
     for index, element in enumerate(objects, 1):
         where = f"object {index}"
@@ -176,6 +178,8 @@ def _read_years(root: Path, folders: list[Path], source: Source, issues: Issues,
 
 def _year(root: Path, folder: Path, path: Path, issues: Issues, keep_difficult: bool) -> list[Annotated]:
     images = _by_name(folder / "JPEGImages")
+    # CVAT and datumaro, whose sign is the labelmap, write corners.
+    first_pixel = 0 if (folder / "labelmap.txt").is_file() else 1
     records, seen = [], set[str]()
     for line in read_lines(path):
         key = _listed(line.strip(), folder, images)
@@ -187,7 +191,12 @@ def _year(root: Path, folder: Path, path: Path, issues: Issues, keep_difficult: 
         if annotation is not None:
             records.append(
                 read_voc(
-                    root, relative_name(annotation, root), images, issues, first_pixel=1, keep_difficult=keep_difficult
+                    root,
+                    relative_name(annotation, root),
+                    images,
+                    issues,
+                    first_pixel=first_pixel,
+                    keep_difficult=keep_difficult,
                 )
             )
         elif key in images:  # tools write no file for an image without objects

@@ -122,6 +122,8 @@ def _by_class_list(root: Path, path: Path, issues: Issues) -> Source:
     """labelImg: classes.txt and labels beside the images; Label Studio: classes.txt, images/ and labels/."""
     classes = tuple(line.strip() for line in read_lines(path))
     source = Source("yolo", classes)
+    if (root / "notes.json").is_file() and "Label Studio" in read_text(root / "notes.json"):
+        issues.note("label studio")
     base = next((name for name in ("images", "Images") if (root / name).is_dir()), "")
     folders = part_folders(root / base)
     for part, name in folders.items() if folders else [("train", "")]:
