@@ -34,7 +34,9 @@ def _part(root: Path, path: Path, issues: Issues) -> list[Annotated]:
     records: dict[str, Annotated] = {}
     for index, entry in enumerate(found):
         entries = entry.get("annotations") if isinstance(entry, dict) else None
-        entries = entries if isinstance(entries, list) else []
+        if not isinstance(entries, list):
+            issues.add("unreadable task", source, f"image {index}", "it has no list of annotations")
+            continue
         issues.found += len(entries)
         name = entry.get("image", entry.get("imagefilename")) if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name.strip():

@@ -36,6 +36,7 @@ def read_cvat(root: Path, files: list[Path], issues: Issues, options: Options) -
             raise UserError(f"{quoted(path)} cannot be used: {error}.") from error
         if annotations.tag != "annotations":
             raise UserError(f"{quoted(path)} cannot be used: its outermost element is <{annotations.tag}>.")
+        _check_places(path, annotations)
         classes += [text for element in annotations.iter("label") if (text := (element.findtext("name") or "").strip())]
         stem = _part(path.stem)
         for element in annotations.findall("image"):
@@ -44,6 +45,14 @@ def read_cvat(root: Path, files: list[Path], issues: Issues, options: Options) -
     records = [record for part in source.parts.values() for record in part]
     source.classes = tuple(dict.fromkeys(classes)) or used_classes(records)
     return source
+
+
+def _check_places(path: Path, annotations: Element) -> None:
+    """Objects where no one would look for them are not passed over in silence."""
+    everywhere = sum(1 for element in annotations.iter() if element.tag in (*_AREAS, *_OTHERS))
+    known = sum(1 for image in annotations.findall("image") for shape in image if shape.tag in (*_AREAS, *_OTHERS))
+    if everywhere != known:
+        raise UserError(f"{quoted(path)} cannot be used: it has objects outside of its images.")
 
 
 def _part(name: str) -> str:
@@ -58,12 +67,10 @@ def _image(source: str, element: Element, images: ImageFinder, issues: Issues) -
     except MalformedError:
         width = height = 0
     for index, shape in enumerate(element, 1):
-        if shape.tag in _OTHERS:
-            issues.found += 1
-            issues.note("no area object", boxes=1)
-        if shape.tag not in _AREAS:
-            continue
         issues.found += 1
+        if shape.tag in _OTHERS:
+            issues.note("no area object", boxes=1)
+            continue
         where = f"image {name!r:.60}, object {index}"
         try:
             claims.append(_claim(shape, where))
@@ -78,6 +85,8 @@ def _image(source: str, element: Element, images: ImageFinder, issues: Issues) -
 
 def _claim(shape: Element, where: str) -> Claim:
     label = (shape.get("label") or "").strip()
+    if shape.tag not in _AREAS:
+        raise MalformedError(f"a <{shape.tag:.40}> is no object that is known")
     if not label:
         raise MalformedError("it has no class")
 

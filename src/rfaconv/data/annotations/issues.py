@@ -15,6 +15,7 @@ REPAIRS = {
     "missing image": "left out, with its boxes",
     "missing annotations": "image left out",
     "unreadable file": "left out, with its image",
+    "unreadable task": "left out, with its objects",
     "duplicate": "the first one kept",
     "ambiguous": "left out, with the boxes that may be either's",
     "unknown class": "box left out",

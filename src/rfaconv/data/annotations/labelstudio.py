@@ -10,7 +10,7 @@ from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.jsonfile import load_json
 from rfaconv.data.annotations.parts import ImageFinder, Options, Source, relative_name, used_classes
 from rfaconv.data.annotations.runs import brush_mask
-from rfaconv.data.files import files_in, quoted
+from rfaconv.data.files import IMAGE_SUFFIXES, files_in, quoted
 from rfaconv.errors import UserError
 
 _KINDS = ("rectangle", "polygon", "ellipse", "brush")
@@ -42,17 +42,25 @@ def read_label_studio(root: Path, path: Path, issues: Issues, options: Options) 
     records: list[Annotated] = []
     taken: set[str] = set()
     for index, task in enumerate(tasks):
-        name, results, others = _task(task)
-        issues.found += len(others)
+        where = f"task {index}"
+        try:
+            name, lists = _task(task)
+        except MalformedError as error:
+            issues.add("unreadable task", source, where, str(error))
+            continue
+        first = next((place for place, found in enumerate(lists) if found), 0)
+        others = sum(len(found) for place, found in enumerate(lists) if place != first)
+        results = lists[first] if lists else []
+        issues.found += others
         if others:
-            issues.note("other annotator", len(others), boxes=len(others))
+            issues.note("other annotator", others, boxes=others)
         if not name or name in taken:
             issues.found += len(results)
             detail = f"its image {name!r:.60} is there twice" if name else "it names no image"
-            issues.add("duplicate" if name else "missing image", source, f"task {index}", detail, boxes=len(results))
+            issues.add("duplicate" if name else "missing image", source, where, detail, boxes=len(results))
             continue
         taken.add(name)
-        claims, size = _claims(results, source, f"task {index}", issues)
+        claims, size = _claims(results, source, where, issues)
         records.append(Annotated(source, _file(images, name), name, claims, size))
     return Source("labelstudio", options.classes or used_classes(records), {"train": records})
 
@@ -65,23 +73,23 @@ def _file(images: ImageFinder, name: str) -> Path | None:
     return images(rest) if found is None and dash and len(head) == 8 else found
 
 
-def _task(task: Any) -> tuple[str, list[Any], list[Any]]:
-    """The image's name, the first annotator's results, and the objects of the others."""
-    if not isinstance(task, dict):
-        return "", [], []
-    data = task.get("data") if isinstance(task.get("data"), dict) else task
-    texts = [value for value in data.values() if isinstance(value, str)]  # type: ignore[union-attr]
-    ending = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-    name = next((text for text in texts if text.lower().endswith(ending)), "")
-    if "annotations" not in task:  # JSON_MIN: the results lie beside the image
-        found = [entry for value in task.values() if isinstance(value, list) for entry in value]
-        return name, [entry for entry in found if isinstance(entry, dict) and "original_width" in entry], []
-    annotations = task["annotations"] if isinstance(task["annotations"], list) else []
-    kept = [entry.get("result") for entry in annotations if isinstance(entry, dict) and not entry.get("was_cancelled")]
-    lists: list[list[Any]] = [found if isinstance(found, list) else [] for found in kept]
-    first = next((place for place, found in enumerate(lists) if found), 0)
-    others = [entry for place, found in enumerate(lists) if place != first for entry in found]
-    return name, lists[first] if lists else [], others
+def _task(task: Any) -> tuple[str, list[list[Any]]]:
+    """The image's name, and what each annotator found in it."""
+    data = task.get("data", task) if isinstance(task, dict) else None
+    if not isinstance(data, dict):
+        raise MalformedError("it is no record of data and annotations")
+    texts = [value for value in data.values() if isinstance(value, str)]
+    name = next((text for text in texts if text.lower().endswith(IMAGE_SUFFIXES)), "")
+    if data is task:  # JSON_MIN: the results lie beside the image
+        lists = [value for value in task.values() if isinstance(value, list)]
+        return name, [[entry for found in lists for entry in found if isinstance(entry, dict)]]
+    annotations = task.get("annotations")
+    if not isinstance(annotations, list):
+        raise MalformedError("it has no list of annotations")
+    kept = [entry for entry in annotations if not (isinstance(entry, dict) and entry.get("was_cancelled") is True)]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("result"), list) for entry in kept):
+        raise MalformedError("it has an annotation without a list of results")
+    return name, [entry["result"] for entry in kept]
 
 
 def _claims(
