@@ -205,7 +205,7 @@ NAMES = ("background", "cat", "dog")
 
 def ids(i: int, classes: int = 3) -> np.ndarray:
     found = np.random.default_rng(i).integers(0, classes, MASK_SIZE[::-1]).astype(np.uint8)
-    found[0, :classes] = range(classes)
+    found.reshape(-1)[:classes] = range(classes)
     return found
 
 
