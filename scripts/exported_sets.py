@@ -62,10 +62,10 @@ def pixels(name: str) -> np.ndarray:
 
 
 def export_datumaro(out: Path) -> None:
-    from datumaro.components.annotation import Bbox, Mask, Polygon, RotatedBbox
-    from datumaro.components.dataset import Dataset
-    from datumaro.components.dataset_base import DatasetItem
-    from datumaro.components.media import Image
+    from datumaro.components.annotation import Bbox, Mask, Polygon, RotatedBbox  # type: ignore[import-not-found]
+    from datumaro.components.dataset import Dataset  # type: ignore[import-not-found]
+    from datumaro.components.dataset_base import DatasetItem  # type: ignore[import-not-found]
+    from datumaro.components.media import Image  # type: ignore[import-not-found]
 
     def annotation(kind: str, label: int, box: list[float], number: int) -> Any:
         common = {"label": label, "id": number, "group": number}
@@ -85,7 +85,8 @@ def export_datumaro(out: Path) -> None:
             number += 1
             found.append(annotation(kind, label, box, number))
         media = Image.from_numpy(data=pixels(name), ext=".png")
-        items.append(DatasetItem(id=name, subset="train", media=media, annotations=found))
+        part = "val" if name in ("boxes", "two words") else "train"  # some formats must have both
+        items.append(DatasetItem(id=name, subset=part, media=media, annotations=found))
     for form in ("coco", "voc", "yolo", "yolo_ultralytics", "cvat", "label_me", "kitti", "open_images", "datumaro"):
         try:
             dataset = Dataset.from_iterable(items, categories=NAMES)
@@ -95,7 +96,7 @@ def export_datumaro(out: Path) -> None:
 
 
 def export_label_studio(out: Path) -> None:
-    from label_studio_sdk.converter import Converter
+    from label_studio_sdk.converter import Converter  # type: ignore[import-not-found]
     from PIL import Image
 
     config = (

@@ -304,7 +304,7 @@ def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:
 
 def test_an_unknown_folder_names_the_layouts(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
-    with pytest.raises(UserError, match="no known layout; there are: VOC .* Found here: nothing. The nearest is YOLO"):
+    with pytest.raises(UserError, match=r"no known layout; there are: VOC .* Found here: nothing. The nearest is YOLO"):
         convert_detection(tmp_path / "source", tmp_path / "out")
 
 

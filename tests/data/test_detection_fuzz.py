@@ -198,16 +198,17 @@ def test_damaged_outlines(form: str, tmp_path: Path) -> None:
     assert load_segmentation(root).train.mask(0).shape == (12, 16)
     rng = random.Random(0)
     clean = 0
+    sentences: list[str] = []
     for _ in range(FEWER):
         path.write_bytes(mutated(whole, rng))
         for lenient in (False, True):
             try:
                 data = load_segmentation(root, lenient=lenient, skip_broken=lenient, verify=False)
             except UserError as error:
-                assert str(error).strip()
-                assert "\n" not in str(error)
+                sentences.append(str(error))
                 continue
             masks = [source.mask(i) for source in (data.train, data.val) for i in range(len(source))]
             assert all(mask.shape == (12, 16) for mask in masks)
             clean += not lenient
     assert 0 < clean < FEWER
+    assert all(sentence.strip() and "\n" not in sentence for sentence in sentences)

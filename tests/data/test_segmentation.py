@@ -390,9 +390,9 @@ Record = dict[str, Any]
 
 # (what is done to a COCO file of two images, a word of the message)
 WRONG_FILES: list[tuple[Callable[[Record], Any], str]] = [
-    (lambda r: r["images"].append({**r["images"][0], "file_name": "two.png"}), "its id 1 is that of 'one.png' and of 'two.png'"),
+    (lambda r: r["images"].append({**r["images"][0], "file_name": "two.png"}), "its id 1 is that of 'one.png' and of"),
     (lambda r: r["images"].append({**r["images"][0], "id": 2}), "its file 'one.png' is there twice"),
-    (lambda r: r["images"][0].update(file_name="../../../outside.png"), "the image '../../../outside.png' is not there"),
+    (lambda r: r["images"][0].update(file_name="../../../outside.png"), "'../../../outside.png' is not there"),
     (lambda r: r["images"][0].update(width=float("inf")), "'inf' is no coordinate"),
     (lambda r: r["images"][0].update(height=-10), "it is of 12 x -10 pixels"),
 ]  # fmt: skip

@@ -69,7 +69,7 @@ def test_label_studios_brush(seed: int) -> None:
     for wrong in (data[:-3], data[:4], [], [300, *data[1:]], data[:20]):
         with pytest.raises(ValueError, match="brush"):
             brush_mask(wrong, 20 + seed, 30 + seed)
-    with pytest.raises(ValueError, match="has .* values"):
+    with pytest.raises(ValueError, match=r"has .* values"):
         brush_mask(data, 20, 90)
 
 
@@ -193,7 +193,7 @@ def test_two_images_of_one_id_share_no_boxes(tmp_path: Path) -> None:
     record = json.loads(path.read_text())
     record["images"][1]["id"] = record["images"][2]["id"]  # b takes the id of c, which has three boxes
     path.write_text(json.dumps(record))
-    with pytest.raises(RefusedError, match="its id 2 is that of 'b.jpg' and of 'c.jpg'"):
+    with pytest.raises(RefusedError, match=r"its id 2 is that of 'b.jpg' and of 'c.jpg'"):
         convert_detection(root, tmp_path / "out")
     done = convert_detection(root, tmp_path / "out", lenient=True)
     assert done.issues.dropped == {"ambiguous": 3, "missing image": 1}

@@ -20,7 +20,7 @@ KNOWN_LAYOUTS = (
     "images/ beside masks/ (or img_dir/ and ann_dir/; each with train/ and val/ in it, or train/ and val/ with both in "
     "them); train/ beside train_masks/ (Carvana) or trainannot/ (CamVid); train/ with *_mask.png and _classes.csv "
     "(Roboflow); VOC 2012 and CVAT's masks (JPEGImages/, SegmentationClass/, ImageSets/Segmentation/); SBD (img/, "
-    "cls/); Cityscapes (leftImg8bit/, gtFine/); outlines in COCO, in YOLO's labels, in CVAT's XML or in Label Studio's JSON"
+    "cls/); Cityscapes (leftImg8bit/, gtFine/); outlines in COCO, YOLO's labels, CVAT's XML or Label Studio's JSON"
 )
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat",
