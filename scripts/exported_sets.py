@@ -194,7 +194,7 @@ def read(out: Path) -> None:
             worst = max(worst, deviation(name, list(image.boxes), source.classes))
         said = "; ".join([*issues.told(), *issues.repaired()])
         print(
-            f"| {folder.name} ({source.form}) | {wanted} | {issues.found} | {kept} | {len(images)} | {worst:.3f} | {said} |"
+            f"| {folder.name} ({source.form}) | {wanted} | {issues.found} | {kept} | {len(images)} | {worst:.3f} | {said} |"  # noqa: E501
         )
 
 

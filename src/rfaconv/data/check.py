@@ -66,6 +66,7 @@ class DataCheck:
         notes: what was decided or left out.
         issues: what is wrong with annotations, one by one.
         refused: why training would refuse it; None where it would not.
+        colours: (red, green, blue) in which each class is drawn; none of them for whole images.
     """
 
     root: Path
@@ -77,6 +78,7 @@ class DataCheck:
     notes: tuple[str, ...] = ()
     issues: Issues = field(default_factory=Issues)
     refused: str | None = None
+    colours: tuple[tuple[int, int, int], ...] = ()
 
 
 def check_data(root: str | Path, *, task: str | None = None, progress: Progress | None = None) -> DataCheck:
@@ -148,8 +150,9 @@ def _boxes(root: Path, progress: Progress | None) -> DataCheck:
         found = {part: tuple(images) for part, images in checked_parts(root, source, Issues()).items()}
     parts = [_boxed(name, images, classes) for name, images in found.items() if images]
     return DataCheck(
-        root, "detect", form, classes, tuple(parts), _duplicates(root, parts), notes, issues, refused=_said(error)
-    )
+        root, "detect", form, classes, tuple(parts), _duplicates(root, parts), notes, issues, refused=_said(error),
+        colours=voc_palette(len(classes) + 1)[1:],
+    )  # fmt: skip
 
 
 def _boxed(name: str, images: Sequence[BoxedImage], classes: Sequence[str]) -> Part:
@@ -197,7 +200,7 @@ def _masks(root: Path, progress: Progress | None) -> DataCheck:
     layout = next(iter(find_annotations(root)), "images with masks")
     return DataCheck(
         root, "segment", layout, data.classes, tuple(parts), _duplicates(root, parts), data.notes, issues,
-        refused=_said(error),
+        refused=_said(error), colours=data.palette,
     )  # fmt: skip
 
 

@@ -58,8 +58,8 @@ def check_page(check: DataCheck) -> str:
     """A self-contained HTML page: no script, nothing from elsewhere."""
     head = "".join(f"<th>{part.name}</th>" for part in check.parts)
     rows = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{part.classes[name]:,}</td>' for part in check.parts)}</tr>"
-        for name in check.classes
+        f"<tr><th>{_swatch(check, i)}{escape(name)}</th>{''.join(f'<td>{part.classes[name]:,}</td>' for part in check.parts)}</tr>"
+        for i, name in enumerate(check.classes)
     )
     verdict = (
         f"<p class='bad'>Training would refuse it: {escape(check.refused)}</p>"
@@ -90,6 +90,10 @@ def check_page(check: DataCheck) -> str:
         .encode("utf-8", "backslashreplace")
         .decode()
     )
+
+
+def _swatch(check: DataCheck, i: int) -> str:
+    return f"<span style='color: rgb{check.colours[i]}'>&#9632;</span> " if check.colours else ""
 
 
 def _pictures(part: Part) -> str:
