@@ -85,7 +85,7 @@ def export_datumaro(out: Path) -> None:
             number += 1
             found.append(annotation(kind, label, box, number))
         media = Image.from_numpy(data=pixels(name), ext=".png")
-        part = "val" if name in ("boxes", "two words") else "train"  # some formats must have both
+        part = "val" if name in ("nothing", "two words") else "train"  # some formats must have both
         items.append(DatasetItem(id=name, subset=part, media=media, annotations=found))
     for form in ("coco", "voc", "yolo", "yolo_ultralytics", "cvat", "label_me", "kitti", "open_images", "datumaro"):
         try:

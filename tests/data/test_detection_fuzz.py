@@ -112,6 +112,10 @@ def coordinates(data: bytes) -> int:
     return sum(len(found) for found in entries if isinstance(found, list))
 
 
+def labelled(data: bytes) -> int:
+    return len(json.loads(data.decode("utf-8-sig"))["shapes"])
+
+
 def rows(data: bytes) -> int:
     found = csv.reader(data.decode("utf-8-sig").replace("\r\n", "\n").splitlines())
     return sum(1 for row in found if any(field.strip() for field in row)) - 1
@@ -125,6 +129,8 @@ OTHERS = {
     "csv": (tools.roboflow_csv, "train/_annotations.csv", rows, 2),
     "labelimg": (tools.label_img, "c.txt", lines, 5),
     "voc of tools": (tools.voc_of_tools, "Annotations/two words c.xml", objects, 5),
+    "labelme": (tools.labelme_json, "c.json", labelled, 5),
+    "kitti": (tools.kitti, "training/label_2/c.txt", lines, 5),
     "label studio's coco": (tools.label_studio_coco, "result.json", annotations, 0),
 }
 

@@ -53,6 +53,13 @@ def test_a_fifo_among_annotations_is_named(
         convert_detection(root, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["x.json", "x.xml", "classes.txt", "_annotations.csv", "annotations.xml"])
+def test_a_fifo_that_may_be_an_annotation_does_not_hang(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError):
+        load_detection(tmp_path)
+
+
 def test_a_fifo_for_a_folder_is_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "set")
     with pytest.raises(UserError, match="is a fifo: give the folder"):
@@ -223,14 +230,26 @@ def test_damaged_archives_are_a_sentence(keep: int, tmp_path: Path, cache: Path)
     root = write_coco(tmp_path / "set")
     whole = zipped(root, tmp_path / "set.zip").read_bytes()
     (tmp_path / "set.zip").write_bytes(whole[:keep])
-    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as tar:
-        tar.add(root, "set")
-    (tmp_path / "set.tar.gz").write_bytes((tmp_path / "set.tar.gz").read_bytes()[:keep])
-    for name in ("set.zip", "set.tar.gz"):
+    for name, mode in (("set.tar.gz", "w:gz"), ("set.tar", "w")):
+        with tarfile.open(tmp_path / name, mode) as tar:
+            tar.add(root, "set")
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: min(len(data) // 2, max(keep, 0) or len(data) // 2)])
+    for name in ("set.zip", "set.tar.gz", "set.tar"):
         with pytest.raises(UserError, match="cannot be unpacked") as caught:
             load_detection(tmp_path / name)
         assert "\n" not in str(caught.value)
     assert not [found for found in cache.rglob("*") if found.is_file()]
+
+
+def test_a_tar_that_is_cut_between_two_files(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "set.tar", "w") as tar:
+        tar.add(write_coco(tmp_path / "set"), "set")
+    with tarfile.open(tmp_path / "set.tar") as tar:
+        last = tar.getmembers()[-1]
+    (tmp_path / "set.tar").write_bytes((tmp_path / "set.tar").read_bytes()[: last.offset])
+    with pytest.raises(UserError, match="it is cut short"):
+        load_detection(tmp_path / "set.tar")
 
 
 def test_a_zip_that_lies_about_its_sizes(tmp_path: Path) -> None:

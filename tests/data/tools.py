@@ -188,11 +188,52 @@ def label_studio_voc(root: Path) -> Path:
     return root
 
 
+def labelme_json(root: Path) -> Path:
+    """wkentaro's labelme: a JSON file beside each image."""
+    for name, boxes in ALL.items():
+        image(root / f"{name}.jpg")
+        shapes = [
+            {"label": label, "points": [[c, d], [a, b]], "group_id": None, "shape_type": "rectangle", "flags": {}}
+            for label, a, b, c, d in boxes
+        ]
+        record = {
+            "version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{name}.jpg", "imageData": None,
+            "imageHeight": SIZE[1], "imageWidth": SIZE[0],
+        }  # fmt: skip
+        text(root / f"{name}.json", json.dumps(record, indent=2))
+    return root
+
+
+def labelme_xml(root: Path) -> Path:
+    """MIT's LabelMe, as datumaro writes it: Annotations/train/ and Images/train/."""
+    for name, boxes in ALL.items():
+        image(root / "Images" / "train" / f"{name}.jpg")
+        objects = ""
+        for label, a, b, c, d in boxes:
+            points = "".join(f"<pt><x>{x}.00</x><y>{y}.00</y></pt>" for x, y in ((a, b), (c, b), (c, d), (a, d)))
+            objects += (
+                f"<object><name>{label}</name><deleted>0</deleted><type>bounding_box</type>"
+                f"<polygon>{points}<username></username></polygon></object>"
+            )
+        size = f"<imagesize><nrows>{SIZE[1]}</nrows><ncols>{SIZE[0]}</ncols></imagesize>"
+        head = f"<filename>{name}.jpg</filename><folder>train</folder>{size}"
+        text(root / "Annotations" / "train" / f"{name}.xml", f"<annotation>{head}{objects}</annotation>")
+    return root
+
+
+def kitti(root: Path) -> Path:
+    for name, boxes in ALL.items():
+        image(root / "training" / "image_2" / f"{name}.jpg")
+        rows = [f"{label} 0.0 0 -1 {a} {b} {c} {d} -1 -1 -1 -1 -1 -1 -1\n" for label, a, b, c, d in boxes]
+        text(root / "training" / "label_2" / f"{name}.txt", "".join(rows))
+    return root
+
+
 BOXES_OF_TOOLS: dict[str, Callable[[Path], Path]] = {
     writer.__name__: writer
     for writer in (
         label_img, label_studio_yolo, cvat_yolo, one_coco, label_studio_coco, roboflow_csv, createml, cvat_xml,
-        label_studio_json, label_studio_json_min, voc_of_tools, label_studio_voc,
+        label_studio_json, label_studio_json_min, voc_of_tools, label_studio_voc, labelme_json, labelme_xml, kitti,
     )
 }  # fmt: skip
 

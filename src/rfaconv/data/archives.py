@@ -127,12 +127,22 @@ def _opened(path: Path) -> Iterator[tuple[dict[str, int], Contents]]:
             yield sizes, ((info.filename.replace("\\", "/"), _file(archive.open(info))) for info in infos)
         return
     with tarfile.open(path) as tar:
+        _check_end(path)
         members = [member for member in tar.getmembers() if not member.isdir()]
         for member in members:
             if not member.isreg():
                 raise UserError(f"{str(path)!r} holds {member.name!r:.80}, a link or device: it is not unpacked.")
         sizes = {member.name: member.size for member in members}
         yield sizes, ((member.name, _file(tar.extractfile(member))) for member in members)
+
+
+def _check_end(path: Path) -> None:
+    """tarfile takes a plain archive that was cut between two files for whole; all tools end one with zeros."""
+    with path.open("rb") as file:
+        plain = file.read(262)[257:] == b"ustar"
+        file.seek(max(0, path.stat().st_size - 1024))
+        if plain and any(file.read()):
+            raise UserError(f"{str(path)!r} cannot be unpacked: it is cut short.")
 
 
 def _file(file: IO[bytes] | None) -> IO[bytes]:

@@ -58,7 +58,8 @@ def check_page(check: DataCheck) -> str:
     """A self-contained HTML page: no script, nothing from elsewhere."""
     head = "".join(f"<th>{part.name}</th>" for part in check.parts)
     rows = "".join(
-        f"<tr><th>{_swatch(check, i)}{escape(name)}</th>{''.join(f'<td>{part.classes[name]:,}</td>' for part in check.parts)}</tr>"
+        f"<tr><th>{_swatch(check, i)}{escape(name)}</th>"
+        f"{''.join(f'<td>{part.classes[name]:,}</td>' for part in check.parts)}</tr>"
         for i, name in enumerate(check.classes)
     )
     verdict = (

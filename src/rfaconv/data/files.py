@@ -155,6 +155,17 @@ def read_bytes(path: Path) -> bytes:
         raise UserError(f"{quoted(path)} cannot be read: {error.strerror}.") from error
 
 
+def file_head(path: Path, size: int) -> bytes:
+    """The first bytes of a regular file, to see what it is; none where it is special or cannot be read."""
+    try:
+        if special(path):
+            return b""
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
 def read_text(path: Path) -> str:
     """All of a regular file of text in UTF-8, a byte order mark put aside; a UserError says why not."""
     try:

@@ -10,7 +10,7 @@ from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.jsonfile import load_json
 from rfaconv.data.annotations.parts import PART_NAMES, Options, Source, part_folders
 from rfaconv.data.annotations.runs import Runs, checked_runs, coco_counts
-from rfaconv.data.files import files_in, inside, quoted
+from rfaconv.data.files import file_head, files_in, inside, quoted
 from rfaconv.errors import UserError
 
 _LISTS = ("images", "annotations", "categories")
@@ -284,11 +284,7 @@ def _single(root: Path) -> dict[str, tuple[str, Path]]:
 
 
 def _looks_like_coco(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            head = file.read(1 << 16)
-    except OSError:
-        return False
+    head = file_head(path, 1 << 16)
     if not head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return False
     keys = [b'"%s"' % name.encode() for name in _LISTS]

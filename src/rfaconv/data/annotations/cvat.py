@@ -9,7 +9,7 @@ from rfaconv.data.annotations.claims import Annotated, Claim, MalformedError, ar
 from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.parts import PART_NAMES, ImageFinder, Options, Source, relative_name, used_classes
 from rfaconv.data.annotations.runs import checked_runs
-from rfaconv.data.annotations.xml import is_cvat, parse_xml
+from rfaconv.data.annotations.xml import parse_xml, xml_kind
 from rfaconv.data.files import files_in, quoted, read_bytes
 from rfaconv.errors import UserError
 
@@ -21,7 +21,7 @@ def find_cvat(root: Path) -> list[Path]:
     """The files, in the root or in annotations/."""
     places = [root, root / "annotations"]
     files = [place / name for place in places if place.is_dir() for name in files_in(place) if name.endswith(".xml")]
-    return [path for path in files if is_cvat(path)]
+    return [path for path in files if xml_kind(path) == "cvat"]
 
 
 def read_cvat(root: Path, files: list[Path], issues: Issues, options: Options) -> Source:

@@ -34,12 +34,14 @@ NOTES = {
     "crowd kept": "objects with iscrowd 1 kept as single objects: --crowds keep says so, or the file is datumaro's or "
     "CVAT's, which mark every mask so",
     "no annotation file": "images listed without an annotation file: taken as images without objects",
+    "unlabelled": "images without an annotation file, left out",
     "other annotator": "objects of further annotators of an image, left out: the first one's are taken",
     "no area object": "points, lines and the like, left out: they have neither box nor mask",
     "outline as box": "objects drawn as polygons or masks, of which the boxes were taken",
     "turned": "turned rectangles, taken by their true corners (for detection the box around these)",
     "label studio": "file of Label Studio, which writes turned rectangles wrong in YOLO, VOC and COCO: where some were "
     "turned, export JSON",
+    "don't care": "regions that KITTI calls DontCare, left out",
     "rounded": "boxes less than half a pixel over the edge, cut",
     "group": "categories without a box that only group the others, left out",
     "test as val": "parts called test that serve as validation",

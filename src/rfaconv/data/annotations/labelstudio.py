@@ -10,7 +10,7 @@ from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.jsonfile import load_json
 from rfaconv.data.annotations.parts import ImageFinder, Options, Source, relative_name, used_classes
 from rfaconv.data.annotations.runs import brush_mask
-from rfaconv.data.files import IMAGE_SUFFIXES, files_in, quoted
+from rfaconv.data.files import IMAGE_SUFFIXES, file_head, files_in, quoted
 from rfaconv.errors import UserError
 
 _KINDS = ("rectangle", "polygon", "ellipse", "brush")
@@ -22,11 +22,7 @@ def find_label_studio(root: Path) -> Path | None:
     for name in files_in(root):
         if not name.lower().endswith(".json") or name.startswith((".", "_")) or name == "notes.json":
             continue
-        try:
-            with (root / name).open("rb") as file:
-                head = file.read(1 << 20)
-        except OSError:
-            continue
+        head = file_head(root / name, 1 << 20)
         signs = (b'"original_width"', b'"annotations"', b'"annotator"', b'"lead_time"')
         if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and sum(sign in head for sign in signs) > 1:
             return root / name

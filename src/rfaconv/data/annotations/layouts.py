@@ -11,6 +11,8 @@ from rfaconv.data.annotations.coco import find_coco, read_coco_parts
 from rfaconv.data.annotations.createml import find_createml, read_createml
 from rfaconv.data.annotations.cvat import find_cvat, read_cvat
 from rfaconv.data.annotations.issues import Issues
+from rfaconv.data.annotations.kitti import find_kitti, read_kitti
+from rfaconv.data.annotations.labelme import find_labelme, read_labelme
 from rfaconv.data.annotations.labelstudio import find_label_studio, read_label_studio
 from rfaconv.data.annotations.parts import Options, Reader, Source
 from rfaconv.data.annotations.voc import find_voc, read_voc_parts
@@ -46,6 +48,8 @@ READERS = {
         Reader("cvat", "CVAT's annotations.xml beside images/", find_cvat, read_cvat),
         Reader("labelstudio", "Label Studio's JSON or JSON_MIN beside images/", find_label_studio, read_label_studio),
         Reader("createml", "_annotations.createml.json beside the images", find_createml, read_createml),
+        Reader("labelme", "LabelMe's JSON or XML files", find_labelme, read_labelme),
+        Reader("kitti", "KITTI's image_2/ and label_2/", find_kitti, read_kitti),
         Reader("csv", "_annotations.csv beside the images", find_box_table, read_box_table),
     )
 }

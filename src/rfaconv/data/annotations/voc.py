@@ -10,7 +10,7 @@ from rfaconv.data.annotations.claims import Annotated, Claim, MalformedError, nu
 from rfaconv.data.annotations.classes import read_labelmap
 from rfaconv.data.annotations.issues import Issues
 from rfaconv.data.annotations.parts import Options, Source, part_folders, relative_name, used_classes
-from rfaconv.data.annotations.xml import is_cvat, parse_xml
+from rfaconv.data.annotations.xml import parse_xml, xml_kind
 from rfaconv.data.files import images_below, inside, read_bytes, read_lines
 from rfaconv.errors import UserError
 
@@ -132,7 +132,7 @@ def find_voc(root: Path) -> list[Path]:
 def _has_voc(folder: Path) -> bool:
     """Whether XML files lie there that may be VOC's; CVAT's own are another format."""
     files = [*folder.glob("*.xml"), *folder.glob("[Aa]nnotations/**/*.xml")]
-    return any(not is_cvat(path) for path in files[:3])
+    return any(xml_kind(path) == "voc" for path in files[:3])
 
 
 def read_voc_parts(root: Path, folders: list[Path], issues: Issues, options: Options) -> Source:

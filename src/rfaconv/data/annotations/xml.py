@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from rfaconv.data.annotations.claims import MalformedError
-from rfaconv.data.files import special
+from rfaconv.data.files import file_head
 
 _DEEPEST = 50
 
@@ -53,12 +53,9 @@ def parse_xml(data: bytes) -> Element:
         raise MalformedError(f"it is no XML ({error})") from error
 
 
-def is_cvat(path: Path) -> bool:
-    """Whether a file is CVAT's own XML, whose outermost element has another name than VOC's."""
-    try:
-        if special(path):
-            return False
-        with path.open("rb") as file:
-            return b"<annotations" in file.read(2000)
-    except OSError:
-        return False
+def xml_kind(path: Path) -> str:
+    """Whose XML a file looks like: "cvat", "labelme", or else "voc"; nothing where it cannot be read."""
+    head = file_head(path, 4000)
+    if not head:
+        return ""
+    return "cvat" if b"<annotations" in head else "labelme" if b"<imagesize>" in head else "voc"

@@ -143,7 +143,7 @@ class _Found:
     test: _Source | None = None
 
 
-_OUTLINED = ("coco", "yolo", "cvat", "labelstudio")
+_OUTLINED = ("coco", "yolo", "cvat", "labelstudio", "labelme")
 """Formats of annotations that may hold outlines."""
 
 
