@@ -63,7 +63,7 @@ def convert(
     source: Annotated[str, typer.Argument(help="The data set's folder or archive; or coco, voc for local copies.")],
     out: Annotated[Path, typer.Argument(help="A new folder.")],
     form: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="The annotations' format, if not obvious.")
+        str, typer.Option("--format", metavar="NAME", help="Of the annotations, where several are there.")
     ] = "auto",
     classes: Annotated[
         str | None, typer.Option(metavar="NAMES", help="The only classes there may be, with commas.")

@@ -198,9 +198,14 @@ def _scan(folder: Path) -> list[tuple[str, bool]]:
     """Names in `folder`, each with whether it is a folder or a link to one."""
     try:
         with os.scandir(folder) as entries:
-            return [(entry.name, os.path.isdir(entry.path)) for entry in entries]
+            return [(entry.name, _leads_to_folder(entry)) for entry in entries]
     except OSError as error:
         _unreadable(error)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Without a look at the file itself, of which there may be a million, unless it is a link."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False)
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -43,7 +43,7 @@ def _is_labelme(path: Path) -> bool:
 
 
 def read_labelme(root: Path, files: dict[str, list[Path]], issues: Issues, options: Options) -> Source:
-    images = ImageFinder(*(root / name for name in ("Images", "images")), root)
+    images = ImageFinder(*([path for name in ("Images", "images") if (path := root / name).is_dir()] or [root]))
     parts: dict[str, list[Annotated]] = {}
     for part, paths in files.items():
         read = [_read(root, path, images, issues) for path in paths]

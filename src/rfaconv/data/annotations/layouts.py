@@ -56,9 +56,9 @@ READERS = {
 KNOWN_LAYOUTS = ", ".join(reader.layout for reader in READERS.values())
 
 
-def find_annotations(root: Path) -> dict[str, Any]:
-    """The formats that are there, each with what its reader needs."""
-    found = {name: reader.find(root) for name, reader in READERS.items()}
+def find_annotations(root: Path, names: Sequence[str] = tuple(READERS)) -> dict[str, Any]:
+    """The formats of these names that are there, each with what its reader needs."""
+    found = {name: READERS[name].find(root) for name in names}
     return {name: what for name, what in found.items() if what}
 
 

@@ -151,7 +151,7 @@ def _from_outlines(
     root: Path, seed: int, fraction: float, skip_broken: bool, lenient: bool, crowds: str | None
 ) -> _Found | None:
     """Masks drawn from annotations; None where there are none that could hold outlines."""
-    form = next((name for name in find_annotations(root) if name in _OUTLINED), None)
+    form = next(iter(find_annotations(root, _OUTLINED)), None)
     if form is None or (form == "yolo" and next(root.glob("**/labels/**/*.txt"), None) is None):
         return None
     issues = Issues()
