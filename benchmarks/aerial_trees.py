@@ -22,10 +22,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from rfaconv.data.annotations.issues import Issues
+from rfaconv.data.annotations.voc import read_voc
 from rfaconv.data.detection import load_detection
 from rfaconv.data.detection.boxes import Box, BoxedImage, settle
-from rfaconv.data.detection.findings import Findings
-from rfaconv.data.detection.voc import read_voc
 from rfaconv.data.detection.write import write_all
 from rfaconv.tasks.detect import DetectJob, fit
 from rfaconv.tasks.detect.recipe import DetectRecipe
@@ -72,13 +72,13 @@ def tiles(cache: Path, side: int) -> Path:
     if not out.exists():
         photos = unzipped(cache)
         with tempfile.TemporaryDirectory(dir=cache) as folder:
-            findings = Findings()
+            issues = Issues()
             parts = {
-                "train": list(cut(photo(photos, TRAIN, findings), side, True, Path(folder))),
-                "val": list(cut(photo(photos, TEST, findings), side, False, Path(folder))),
+                "train": list(cut(photo(photos, TRAIN, issues), side, True, Path(folder))),
+                "val": list(cut(photo(photos, TEST, issues), side, False, Path(folder))),
             }
-            findings.refuse(photos)
-            write_all(out, parts, CLASSES, findings, copy=False)
+            issues.refuse(photos)
+            write_all(out, parts, CLASSES, issues, copy=False)
     return out
 
 
@@ -94,11 +94,11 @@ def unzipped(cache: Path) -> Path:
     return cache / FOLDER
 
 
-def photo(folder: Path, name: str, findings: Findings) -> BoxedImage:
+def photo(folder: Path, name: str, issues: Issues) -> BoxedImage:
     """A photo with its boxes, read and checked as any other PASCAL VOC annotation."""
-    found = read_voc(folder, f"{name}.xml", {name: folder / f"{name}.png"}, findings)
-    boxed = None if found is None else settle(found, {"Tree": 0}, findings)
-    findings.refuse(folder)
+    found = read_voc(folder, f"{name}.xml", {name: folder / f"{name}.png"}, issues)
+    boxed = None if found is None else settle(found, {"Tree": 0}, issues)
+    issues.refuse(folder)
     assert boxed is not None
     print(f"{name}: {boxed.width} x {boxed.height} pixels, {len(boxed.boxes)} trees")
     return boxed

@@ -68,8 +68,8 @@ def test_every_form_gives_the_same_boxes(form: str, tmp_path: Path) -> None:
     assert done.images == {"train": 4, "val": 2}
     assert done.boxes == {"train": 6, "val": 2}
     assert done.per_class == {"cat": 4, "dog": 4}
-    assert done.findings.found == BOXES
-    assert not done.findings.problems
+    assert done.issues.found == BOXES
+    assert not done.issues.items
     record = yaml.safe_load(done.path.read_text())
     assert record == {"train": "images/train", "val": "images/val", "names": {0: "cat", 1: "dog"}}
     assert sorted(path.relative_to(root) for path in root.rglob("*")) == before
@@ -159,16 +159,16 @@ def test_what_is_wrong_is_refused_by_file_or_repaired_and_counted(
     with pytest.raises(RefusedError) as refused:
         convert_detection(root, tmp_path / "out", classes=classes)
     assert not (tmp_path / "out").exists()
-    assert [problem.kind for problem in refused.value.findings.problems] == [kind]
+    assert [issue.kind for issue in refused.value.issues.items] == [kind]
     assert words in str(refused.value)
     assert kind in str(refused.value)
     done = convert_detection(root, tmp_path / "out", classes=classes, lenient=True)
-    assert done.findings.counts() == {kind: 1}
-    assert done.findings.found == found
-    assert sum(done.boxes.values()) == kept == found - sum(done.findings.dropped.values())
+    assert done.issues.counts() == {kind: 1}
+    assert done.issues.found == found
+    assert sum(done.boxes.values()) == kept == found - sum(done.issues.dropped.values())
     assert sum(done.images.values()) == images
     assert any(kind in line for line in told(done))
-    rows = list(csv.DictReader((tmp_path / "out" / "problems.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "out" / "issues.csv").open()))
     assert [row["kind"] for row in rows] == [kind]
 
 
@@ -220,15 +220,15 @@ def test_difficult_objects_and_crowds_are_left_out_and_told(tmp_path: Path) -> N
     path = root / "VOCdevkit" / "VOC2007" / "Annotations" / "c.xml"
     path.write_text(path.read_text().replace("<difficult>0", "<difficult>1", 1))
     done = convert_detection(root, tmp_path / "out", classes=CLASSES)
-    assert (done.findings.found, sum(done.boxes.values()), done.findings.notes) == (8, 7, {"difficult": 1})
+    assert (done.issues.found, sum(done.boxes.values()), done.issues.notes) == (8, 7, {"difficult": 1})
     kept = convert_detection(root, tmp_path / "all", classes=CLASSES, keep_difficult=True)
     assert sum(kept.boxes.values()) == 8
     root = write_coco(tmp_path / "coco")
     _coco(root, lambda c: c["annotations"][0].update(iscrowd=1))
     done = convert_detection(root, tmp_path / "out2")
-    assert (done.findings.found, sum(done.boxes.values()), done.findings.dropped) == (8, 7, {"crowd": 1})
-    assert done.findings.notes == {"crowd": 1, "group": 2}
-    assert any("1 crowds, left out" in line for line in told(done))
+    assert (done.issues.found, sum(done.boxes.values()), done.issues.dropped) == (8, 7, {"crowd": 1})
+    assert done.issues.notes == {"crowd": 1, "group": 2}
+    assert any("1 crowds (iscrowd 1), left out" in line for line in told(done))
 
 
 def test_both_years_of_voc_are_trained_on_and_2007_tested(tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_test_serves_as_validation_where_there_is_no_other(tmp_path: Path) -> No
     (root / "valid").rename(root / "test")
     done = convert_detection(root, tmp_path / "out")
     assert done.images == {"train": 4, "val": 2}
-    assert done.findings.notes["test as val"] == 1
+    assert done.issues.notes["test as val"] == 1
 
 
 def test_the_size_is_that_of_the_image_as_it_is_seen(tmp_path: Path) -> None:
@@ -304,7 +304,7 @@ def test_a_folder_that_is_taken_is_left_alone(tmp_path: Path) -> None:
 
 def test_an_unknown_folder_names_the_layouts(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
-    with pytest.raises(UserError, match="no known layout; there are: VOC"):
+    with pytest.raises(UserError, match=r"no known layout; there are: VOC .* Found here: nothing. The nearest is YOLO"):
         convert_detection(tmp_path / "source", tmp_path / "out")
 
 
@@ -319,7 +319,7 @@ def test_pointers_say_how_to_get_the_data(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("RFACONV_DATA", "elsewhere")
     assert local_copy("coco") == Path("elsewhere/coco")
     assert load_pointer("coco").format == "coco"
-    with pytest.raises(UserError, match="data convert 'elsewhere/coco' coco-yolo"):
+    with pytest.raises(UserError, match="coco' has annotations in no known layout"):
         load_detection("coco.yaml")
     with pytest.raises(UserError, match=r"VOC 07.12 is not here .* unpack all three"):
         load_detection("VOC.yaml")
@@ -356,8 +356,8 @@ def test_a_data_yaml_is_loaded_and_checked(tmp_path: Path) -> None:
     _append(root / "train/labels/b.txt", "1 0.9 0.5 0.4 0.2\n")
     with pytest.raises(UserError, match="line 3"):
         load_detection(root)
-    with pytest.raises(UserError, match="rfaconv data convert"):
-        load_detection(write_coco(tmp_path / "coco"))
+    other = load_detection(write_coco(tmp_path / "coco"))  # any layout is read as it is
+    assert (other.classes, len(other.train), len(other.val)) == (CLASSES, 4, 2)
 
 
 @pytest.mark.parametrize(("lenient", "code"), [(False, 2), (True, 0)])

@@ -62,7 +62,7 @@ def test_two_folders(tmp_path, draw, name):
     data = load_classification(tmp_path)
     assert table(data, "train") == {"train/a/1.png": "a", "train/b/deep/er/1.JPEG": "b"}
     assert table(data, "val") == {f"{name}/a/2.png": "a", f"{name}/b/2.png": "b"}
-    assert data.image_size is None
+    assert data.image_size == (6, 8)
 
 
 def test_val_comes_before_test(tmp_path, draw):
@@ -238,8 +238,8 @@ def test_places365_missing_file(places):
 
 def test_root_missing_or_file_or_empty(tmp_path):
     assert "does not exist" in refusal(tmp_path / "no")
-    (tmp_path / "data.zip").write_text("x")
-    assert "is a file" in refusal(tmp_path / "data.zip")
+    (tmp_path / "data.txt").write_text("x")
+    assert "is a file" in refusal(tmp_path / "data.txt")
     assert "No images under" in refusal(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -253,10 +254,28 @@ def broken(root: Path, what: str) -> str:
         case "an id beyond a byte":
             Image.fromarray(np.full((7, 9), 700, np.uint16)).save(masks / "3.png")
             return "the id 700, and ids are 0 to 255"
-        case "nothing but 0 and 255":
+        case "one pixel of another id":
             for path in masks.iterdir():
                 save_mask(path, np.where(ids(0) > 0, 255, 0).astype(np.uint8))
+            (masks / "3.png").unlink()
+            save_mask(masks / "3.png", np.full((7, 9), 200, np.uint8))
+            return r"hold 2 ids \(0, 200\), of which 200 would make 201 classes; it is in 'masks/3.png'"
+        case "nothing but 0":
+            for path in masks.iterdir():
+                save_mask(path, np.zeros((7, 9), np.uint8))
             return "hold no class but 0"
+        case "nothing but 255":
+            for path in masks.iterdir():
+                save_mask(path, np.full((7, 9), 255, np.uint8))
+            return "hold no class but 255, which counts for nothing"
+        case "a fifo for an image":
+            (images / "3.png").unlink()
+            os.mkfifo(images / "3.png")
+            return r"'images/3.png' \(not a regular file\)"
+        case "a fifo for a mask":
+            (masks / "3.png").unlink()
+            os.mkfifo(masks / "3.png")
+            return r"its mask 'masks/3.png' is not a regular file"
         case "one class":
             (root / "classes.txt").write_text("a\n")
             return "fewer than two classes"
@@ -279,7 +298,8 @@ def broken(root: Path, what: str) -> str:
 WRONG = [
     "another size", "an id beyond", "colours without a palette", "an unknown colour", "a mask without an image",
     "an image without a mask", "two masks", "two images", "a truncated mask", "a truncated image", "a JPEG mask",
-    "a float mask", "an id beyond a byte", "nothing but 0 and 255", "one class", "some colours", "a class twice",
+    "a float mask", "an id beyond a byte", "one pixel of another id", "nothing but 0",
+    "nothing but 255", "a fifo for an image", "a fifo for a mask", "one class", "some colours", "a class twice",
     "no masks", "empty masks",
 ]  # fmt: skip
 
@@ -314,12 +334,27 @@ def test_files_are_checked_once(pairs: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a: a[0].pop("segmentation"), "Annotation 0 of .* cannot be used: it lacks 'segmentation'"),
-        (lambda a: a[0].update(category_id=99), "its category 99 is not in the file"),
+        (lambda a: a[0].pop("segmentation"), "annotation 0: it has no bbox"),
+        (lambda a: a[0].update(category_id=99), "annotation 0: its category 99 is not listed"),
         (lambda a: a[0].update(segmentation=[[1, 2, 3, 4]]), "a polygon needs three points or more"),
-        (lambda a: a[0].update(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "a coordinate that is no number"),
-        (lambda a: a[0].update(image_id=5), "is for image 5, which the file has not"),
-        (lambda a: a[0].update(segmentation={"counts": "abc"}), "its run lengths are compressed"),
+        (lambda a: a[0].update(segmentation=[[1, 2, 3, 4, 5, float("nan")]]), "annotation 0: 'nan' is no coordinate"),
+        (lambda a: a[0].update(image_id=5), "annotation 0: it is for image 5, which is not listed"),
+        (
+            lambda a: a[0].update(segmentation={"counts": "abc"}),
+            "annotation 0: its compressed run lengths are cut short",
+        ),
+        (lambda a: a[0].update(segmentation={"counts": [5, 115, 1]}), "give 121 pixels, and 12 x 10 has 120"),
+        (lambda a: a[0].update(segmentation={"counts": [130, -10]}), "a run length is no number of pixels"),
+        (lambda a: a[0].update(segmentation={"counts": [10**30]}), "a run length is no number of pixels"),
+        (
+            lambda a: a[0].update(segmentation={"counts": [120], "size": [12, 10]}),
+            "are for 10 x 12 pixels, its image has",
+        ),
+        (lambda a: a[0].update(segmentation={"counts": [1], "size": [10**9, 10**9]}), "its image has 12 x 10"),
+        (lambda a: a.append({**a[0], "id": 1, "segmentation": [], "bbox": [1, 1, 2, 2]}), "is a box alone"),
+        (lambda a: a[0].update(segmentation=[[float("inf")] * 6]), "'inf' is no coordinate"),
+        (lambda a: a[0].update(segmentation=[[10**400] * 6]), "is no coordinate"),
+        (lambda a: a[0].update(segmentation=[[50, 50, 60, 50, 60, 60]]), "wholly outside of 12 x 10"),
     ],
 )
 def test_wrong_annotations_are_named(tmp_path: Path, change: Callable[[Any], Any], words: str) -> None:
@@ -337,16 +372,56 @@ def test_coco_files_and_images_that_do_not_fit(tmp_path: Path) -> None:
     for part in ("train", "val"):
         save_image(tmp_path / part / "one.png", size=(12, 9))
         coco_file(tmp_path / "annotations" / f"instances_{part}.json", [square(1, 1, 3, 3)])
-    with pytest.raises(UserError, match=r"it has 12 x 9 pixels, and its annotations are for 12 x 10"):
+    with pytest.raises(UserError, match=r"it is for 12 x 10 pixels and the image has 12 x 9"):
         load_segmentation(tmp_path)
     (tmp_path / "train" / "one.png").unlink()
-    with pytest.raises(UserError, match=r"'train/one.png' \(missing\)"):
+    with pytest.raises(UserError, match=r"the image 'one.png' is not there"):
         load_segmentation(tmp_path)
     (tmp_path / "annotations" / "instances_val.json").write_text("{")
-    with pytest.raises(UserError, match="is no COCO instances file"):
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         load_segmentation(tmp_path)
     (tmp_path / "annotations" / "instances_val.json").unlink()
-    with pytest.raises(UserError, match="has no COCO file of its validation part"):
+    save_image(tmp_path / "train" / "one.png", size=(12, 10))
+    with pytest.raises(UserError, match="has a single image"):
+        load_segmentation(tmp_path)
+
+
+Record = dict[str, Any]
+
+# (what is done to a COCO file of two images, a word of the message)
+WRONG_FILES: list[tuple[Callable[[Record], Any], str]] = [
+    (lambda r: r["images"].append({**r["images"][0], "file_name": "two.png"}), "its id 1 is that of 'one.png' and of"),
+    (lambda r: r["images"].append({**r["images"][0], "id": 2}), "its file 'one.png' is there twice"),
+    (lambda r: r["images"][0].update(file_name="../../../outside.png"), "'../../../outside.png' is not there"),
+    (lambda r: r["images"][0].update(width=float("inf")), "'inf' is no coordinate"),
+    (lambda r: r["images"][0].update(height=-10), "it is of 12 x -10 pixels"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "words"), WRONG_FILES)
+def test_images_that_a_coco_file_gets_wrong_are_refused(
+    tmp_path: Path, change: Callable[[Record], Any], words: str
+) -> None:
+    root = tmp_path / "a" / "b" / "set"
+    save_image(tmp_path / "outside.png", size=(12, 10))
+    for part in ("train", "val"):
+        save_image(root / part / "one.png", size=(12, 10))
+        save_image(root / part / "two.png", size=(12, 10))
+        coco_file(root / "annotations" / f"instances_{part}.json", [square(1, 1, 3, 3)])
+    path = root / "annotations" / "instances_train.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match=words) as caught:
+        load_segmentation(root)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"images": ' * 5000])
+def test_deep_nesting_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "_annotations.coco.json").write_text(text)
+    with pytest.raises(UserError, match="cannot be read as JSON"):
         load_segmentation(tmp_path)
 
 

@@ -11,15 +11,20 @@ from pathlib import Path
 from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
-from rfaconv.data.files import LabelledFile, Listing, existing_folder, few, quoted
+from rfaconv.data.decode import image_size
+from rfaconv.data.files import LabelledFile, Listing, existing_folder, few, printable, quoted
 from rfaconv.data.idx import IdxData, find_idx, load_idx
 from rfaconv.data.layouts import check_classes, list_files
 from rfaconv.data.sampling import split
 from rfaconv.data.sources import ArrayImages, FileImages, ImageSource
-from rfaconv.data.verify import Progress, Stat, broken_message, find_broken, stat_files
+from rfaconv.data.verify import Progress, Stat, absent, broken_message, find_broken, stat_files, survey
 from rfaconv.errors import UserError
 
 _EMBEDDED = Path(__file__).parent / "fashion_mnist"
+
+
+SMALL = 112
+"""Half of 224 px, to which images of a folder are brought otherwise."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,8 @@ class ClassificationData:
     skipped: tuple[str, ...] = ()
     """Files that skip_broken left out, relative to the root."""
     image_size: tuple[int, int] | None = None
-    """(height, width) if all images share it by construction (IDX files), else None."""
+    """(height, width) of IDX files; of folders the largest, where all images have at most `SMALL` pixels a side; else
+    None. Pictures of 32 px brought to 224 would cost fifty times what they need."""
 
 
 def load_classification(
@@ -91,7 +97,7 @@ def load_classification(
     listing = list_files(root)
     files = listing.train + (listing.val or [])
     stats = stat_files(root, [file.name for file in files])
-    broken = {name: "missing" for name, stat in stats.items() if stat.size < 0}
+    broken = {name: reason for name, stat in stats.items() if (reason := absent(stat))}
     if verify:
         there = {name: stat for name, stat in stats.items() if name not in broken}
         broken |= find_broken(root, there, channels or 3, progress)
@@ -100,6 +106,27 @@ def load_classification(
     return _from_files(
         root, _without(root, listing, broken), stats, tuple(sorted(broken)), channels or 3, seed, val_fraction
     )
+
+
+def _small_size(root: Path, listing: Listing, stats: Mapping[str, Stat]) -> tuple[int, int] | None:
+    """(height, width) that no image exceeds, where that is small; from their headers, kept in the cache."""
+    names = sorted(file.name for file in listing.train + (listing.val or []))
+    try:
+        first = image_size(root / names[0])
+        if max(first) > SMALL:
+            return None
+
+        def look(name: str) -> str:
+            size = image_size(root / name)
+            return "" if size == first else f"{size[0]} {size[1]}"
+
+        found = survey(root, {name: stats[name] for name in names}, names, f"sizes {first}", look, None)
+    except UserError:  # a file that is no image, and the user said not to look
+        return None
+    # What is no size says what is wrong with a file that the user did not want checked.
+    sizes = [first, *(tuple(map(int, text.split())) for text in found.values() if text.replace(" ", "").isdigit())]
+    width, height = (max(size[i] for size in sizes) for i in (0, 1))
+    return (height, width) if max(width, height) <= SMALL else None
 
 
 def _from_idx(data: IdxData, name: str, channels: int | None) -> ClassificationData:
@@ -145,13 +172,14 @@ def _from_files(
             line = f"{part}\0{file.name}\0{stats[file.name].size}\0{listing.classes[file.target]}\0"
             digest.update(os.fsencode(line))
     return ClassificationData(
-        root.name or str(root),
-        listing.classes,
+        printable(root.name or str(root)),
+        tuple(map(printable, listing.classes)),
         channels,
         FileImages(root, train, channels),
         FileImages(root, val, channels),
         digest.hexdigest()[:16],
-        skipped,
+        tuple(map(printable, skipped)),
+        _small_size(root, listing, stats),
     )
 
 

@@ -9,7 +9,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from rfaconv.data.files import special
 from rfaconv.errors import UserError
+
+_TRANSPOSED = (5, 6, 7, 8)
+"""EXIF orientations that exchange width and height."""
 
 
 class BrokenImageError(UserError):
@@ -28,12 +32,34 @@ def read_image(path: Path, channels: int) -> Tensor:
             one line.
     """
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             file.load()
             return pil_to_tensor(_convert(_upright(file), channels))
     # Decoders raise nearly anything on damaged data: OSError, SyntaxError, struct.error, IndexError, ...
     except Exception as error:
         raise BrokenImageError(reason(error)) from error
+
+
+def open_image(path: Path) -> Image.Image:
+    """PIL's Image.open, of regular files alone: opening a fifo would wait for ever."""
+    if kind := special(path):
+        raise ValueError(f"it is {kind}, not a file")
+    return Image.open(path)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Width and height as a viewer shows the image (EXIF's orientation applied), from its header.
+
+    Raises:
+        BrokenImageError: it cannot be read; the message is the reason alone.
+    """
+    try:
+        with open_image(path) as file:
+            width, height = file.size
+            orientation = file.getexif().get(0x0112) if file.format in ("JPEG", "MPO") else None
+    except Exception as error:  # decoders raise nearly anything on damaged data
+        raise BrokenImageError(reason(error)) from error
+    return (height, width) if orientation in _TRANSPOSED else (width, height)
 
 
 def reason(error: Exception) -> str:

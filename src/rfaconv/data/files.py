@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from rfaconv.data.archives import SUFFIXES, is_archive, unpacked
 from rfaconv.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -51,14 +53,26 @@ def is_image(name: str) -> bool:
 
 
 def existing_folder(root: str | Path) -> Path:
-    """`root`, resolved; a UserError says what is there instead of a folder."""
+    """`root`, resolved, an archive unpacked into the cache; a UserError says what is there instead of a folder."""
     path = Path(root).expanduser()
-    if path.is_file():
-        raise UserError(f"{quoted(path)} is a file: give the folder of a data set (unpack an archive first).")
-    if not path.is_dir():
+    try:
+        kind = special(path)
+    except OSError:
+        kind = ""
+    else:
+        if not kind and is_archive(path):
+            path, kind = unpacked(path), "a folder"
+        if kind != "a folder":
+            known = ", ".join(SUFFIXES)
+            raise UserError(
+                f"{quoted(path)} is {kind or 'a file'}: give the folder of a data set, or its archive ({known})."
+            )
+    if not kind:
         raise UserError(
             f"Folder {quoted(path)} does not exist: check the path, or leave it out for the embedded images."
         )
+    for name in subfolders(path):  # globbing passes over what cannot be read
+        subfolders(path / name)
     return path.resolve()
 
 
@@ -74,8 +88,11 @@ def files_in(folder: Path) -> list[str]:
     return sorted(name for name, is_folder in _scan(folder) if not is_folder)
 
 
-def images_below(root: Path, folder: str) -> list[str]:
-    """The images at any depth of root/folder as names relative to root, sorted. Links are followed, loops are not."""
+def images_below(root: Path, folder: str, more: tuple[str, ...] = ()) -> list[str]:
+    """The images at any depth of root/folder as names relative to root, sorted. Links are followed, loops are not.
+
+    `more` are suffixes that count as images' here.
+    """
     top = str(root / folder)
     found: list[str] = []
     seen: set[str] = set()
@@ -87,7 +104,9 @@ def images_below(root: Path, folder: str) -> list[str]:
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _NOT_CLASSES]
         prefix = (folder + path[len(top) :]).replace(os.sep, "/")
-        found += [f"{prefix}/{name}" for name in files if is_image(name)]
+        found += [
+            f"{prefix}/{name}" for name in files if is_image(name) or (name[0] != "." and name.lower().endswith(more))
+        ]
     return sorted(found)
 
 
@@ -111,21 +130,82 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def special(path: Path) -> str:
+    """What `path` is, if it exists and is no regular file: "a fifo", "a device", ...; else nothing.
+
+    Opening a fifo waits for ever, and reading a device may never end: this looks before anything is opened.
+
+    Raises:
+        OSError: there is nothing.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISREG(mode):
+        return ""
+    kinds = {stat.S_IFIFO: "a fifo", stat.S_IFDIR: "a folder", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a regular file; a UserError says why not."""
+    try:
+        if kind := special(path):
+            raise UserError(f"{quoted(path)} is {kind}, not a file.")
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{quoted(path)} cannot be read: {error.strerror}.") from error
+
+
+def file_head(path: Path, size: int) -> bytes:
+    """The first bytes of a regular file, to see what it is; none where it is special or cannot be read."""
+    try:
+        if special(path):
+            return b""
+        with path.open("rb") as file:
+            return file.read(size)
+    except OSError:
+        return b""
+
+
+def read_text(path: Path) -> str:
+    """All of a regular file of text in UTF-8, a byte order mark put aside; a UserError says why not."""
+    try:
+        return read_bytes(path).decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{quoted(path)} cannot be read as text: {error}.") from error
+
+
 def read_lines(path: Path) -> list[str]:
     """The lines of a text file that have something in them."""
+    return [line for line in read_text(path).splitlines() if line.strip()]
+
+
+def printable(name: str) -> str:
+    """A file's name as text that can be written anywhere: bytes that are no UTF-8 as \\xE9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace") if not name.isascii() else name
+
+
+def inside(folder: Path, name: str) -> Path | None:
+    """folder/name where that is an existing file in the folder, links in it followed; None if not."""
     try:
-        return [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{quoted(path)} cannot be read as text: {error}.") from error
+        path = folder / name
+        within = path.resolve().is_relative_to(folder.resolve()) or (path.is_symlink() and ".." not in path.parts)
+        return path if within and path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _scan(folder: Path) -> list[tuple[str, bool]]:
     """Names in `folder`, each with whether it is a folder or a link to one."""
     try:
         with os.scandir(folder) as entries:
-            return [(entry.name, os.path.isdir(entry.path)) for entry in entries]
+            return [(entry.name, _leads_to_folder(entry)) for entry in entries]
     except OSError as error:
         _unreadable(error)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Without a look at the file itself, of which there may be a million, unless it is a link."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False)
 
 
 def _unreadable(error: OSError) -> NoReturn:

@@ -16,6 +16,7 @@ from rfaconv.data.files import (
 )
 from rfaconv.data.imagenet import label_flat_val
 from rfaconv.data.places import is_places, list_places
+from rfaconv.data.unknown import what_is_there
 from rfaconv.errors import UserError
 
 KNOWN_LAYOUTS = (
@@ -71,7 +72,8 @@ def _one_folder(root: Path) -> Listing:
     classes = tuple(subfolders(root))
     if not classes and _has_images(root):
         raise UserError(
-            f"The images in {quoted(root)} are in no known layout: sort them into one of these: {KNOWN_LAYOUTS}."
+            f"The images in {quoted(root)} are in no known layout (found: {what_is_there(root)}): sort them into one "
+            f"of these: {KNOWN_LAYOUTS}."
         )
     return Listing(classes, _class_folders(root, "", classes), None)
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rfaconv.data.decode import BrokenImageError, read_image
-from rfaconv.data.files import LabelledFile, quoted
+from rfaconv.data.files import LabelledFile, printable, quoted
 from rfaconv.errors import UserError
 
 
@@ -78,4 +78,4 @@ class FileImages:
 
     def name(self, i: int) -> str:
         """Relative to the root."""
-        return self.names[i]
+        return printable(self.names[i])

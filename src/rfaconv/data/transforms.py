@@ -15,6 +15,10 @@ from rfaconv.errors import UserError, unknown_name
 MEAN_STD = {3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), 1: ((0.5,), (0.5,))}
 
 
+SMALLEST, LARGEST = 4, 8192
+"""Bounds of image_size: below, nothing is to be seen; beyond, no machine holds a batch."""
+
+
 def _resize(size: int, shorter_side: int) -> list[Any]:
     return [v2.Resize(shorter_side, antialias=True), v2.CenterCrop(size)]
 
@@ -42,6 +46,12 @@ _PRESETS: dict[str, Callable[[int], list[Any]]] = {
 }
 
 
+def check_image_size(size: int) -> None:
+    """Raise a UserError for a side that no image has in training."""
+    if not SMALLEST <= size <= LARGEST:
+        raise UserError(f"image_size must be between {SMALLEST} and {LARGEST} pixels, got {size}.")
+
+
 def build_transform(preset: str, *, image_size: int, channels: int) -> Callable[[Tensor], Tensor]:
     """A transform from uint8 [channels, H, W] to float32 [channels, image_size, image_size].
 
@@ -60,12 +70,11 @@ def build_transform(preset: str, *, image_size: int, channels: int) -> Callable[
         channels: 1 or 3.
 
     Raises:
-        UserError: an unknown preset, a size below 1, or another number of channels.
+        UserError: an unknown preset, a size out of bounds (`SMALLEST`, `LARGEST`), or another number of channels.
     """
     if preset not in _PRESETS:
         unknown_name("transform", preset, _PRESETS)
-    if image_size < 1:
-        raise UserError(f"image_size must be at least 1 pixel, got {image_size}.")
+    check_image_size(image_size)
     if channels not in MEAN_STD:
         raise UserError(f"channels must be 1 or 3, got {channels}.")
     mean, std = MEAN_STD[channels]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -23,7 +24,7 @@ _CHUNK = 512
 
 
 class Stat(NamedTuple):
-    """Size in bytes and time of the last change in ns; both -1 if the file is missing."""
+    """Size in bytes and time of the last change in ns; both -1 if the file is missing, -2 if it is no regular file."""
 
     size: int
     changed: int
@@ -92,7 +93,12 @@ def _stat(path: Path) -> Stat:
         result = path.stat()
     except (OSError, ValueError):  # ValueError: a list of files may name anything, a zero byte too
         return Stat(-1, -1)
-    return Stat(result.st_size, result.st_mtime_ns)
+    return Stat(result.st_size, result.st_mtime_ns) if stat.S_ISREG(result.st_mode) else Stat(-2, -2)
+
+
+def absent(found: Stat) -> str:
+    """Why there is nothing to be read: "missing", or "not a regular file" (a fifo, a folder); else nothing."""
+    return {-1: "missing", -2: "not a regular file"}.get(found.size, "")
 
 
 def _try(look: Callable[[str], str], name: str) -> tuple[str, bool]:

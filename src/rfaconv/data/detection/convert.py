@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rfaconv.data.detection.boxes import BoxedImage, settle
-from rfaconv.data.detection.findings import NOTES, REPAIRS, Findings
-from rfaconv.data.detection.layouts import read_source
+from rfaconv.data.annotations.issues import Issues
+from rfaconv.data.annotations.layouts import read_source
+from rfaconv.data.annotations.parts import Options
+from rfaconv.data.detection.parts import checked_parts, with_validation
 from rfaconv.data.detection.write import write_all
 from rfaconv.data.files import existing_folder, quoted
-from rfaconv.data.sampling import split
+from rfaconv.data.newfolder import free_folder
 from rfaconv.errors import UserError
 
 
@@ -22,11 +23,11 @@ class Converted:
 
     Attributes:
         path: the data.yaml that was written.
-        form: what it was made of: voc, coco or yolo.
+        form: what it was made of: a name of `READERS`.
         classes: in the order of their numbers.
         images, boxes: kept ones, by part.
         per_class: kept boxes by class, over all parts.
-        findings: what was wrong or left out.
+        issues: what was wrong or left out.
     """
 
     path: Path
@@ -35,7 +36,7 @@ class Converted:
     images: Mapping[str, int]
     boxes: Mapping[str, int]
     per_class: Mapping[str, int]
-    findings: Findings
+    issues: Issues
 
 
 def convert_detection(
@@ -46,6 +47,7 @@ def convert_detection(
     classes: Sequence[str] = (),
     lenient: bool = False,
     keep_difficult: bool = False,
+    crowds: str | None = None,
     copy: bool = False,
     val_fraction: float = 0.2,
     seed: int = 0,
@@ -53,43 +55,39 @@ def convert_detection(
     """Write `root` as images/, labels/ and data.yaml into the new folder `out`. Nothing is written under `root`.
 
     Args:
-        root: a data set with PASCAL VOC's XML files (07+12 in VOCdevkit/, or beside their images), COCO's JSON files,
-            or YOLO's labels; Roboflow's exports in these forms among them.
+        root: a data set in one of the layouts of `rfaconv.data.annotations.layouts.READERS`, or an archive of one.
         out: a folder that does not exist yet, or is empty.
-        form: voc, coco or yolo; auto takes what is there.
+        form: a name of `READERS`; auto takes what is there.
         classes: the only ones that may occur, in their order; for VOC, whose files have no list. Without it VOC's own
             twenty, or what the training part has.
-        lenient: repair and count what is wrong instead of refusing it (see `findings.REPAIRS`).
+        lenient: repair and count what is wrong instead of refusing it (see `issues.REPAIRS`).
         keep_difficult: keep objects that VOC marks as difficult; its protocol leaves them out.
+        crowds: keep or drop COCO's objects with iscrowd 1; None keeps them where datumaro or CVAT wrote the file.
         copy: copy the images; else they are hard links where the file system can, which take no room.
         val_fraction: images to hold out for validation where the data set has no such part.
         seed: of that choice.
 
     Raises:
-        RefusedError: something is wrong with the annotations (and not `lenient`); has them all as `findings`.
+        RefusedError: something is wrong with the annotations (and not `lenient`); has them all as `issues`.
         UserError: no known layout, a file on which the whole depends cannot be read, or `out` is taken.
     """
-    root, out = existing_folder(root), Path(out).expanduser()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{quoted(out)} is not empty: choose another folder, or delete it.")
+    root, out = existing_folder(root), free_folder(out)
+    if crowds not in (None, "keep", "drop"):
+        raise UserError(f"crowds must be keep or drop, got {crowds!r}.")
     if not 0 < val_fraction < 1:
         raise UserError(f"val_fraction must be between 0 and 1, got {val_fraction}.")
-    findings = Findings()
-    source = read_source(root, findings, form=form, classes=classes, keep_difficult=keep_difficult)
-    targets = {name: target for target, name in enumerate(source.classes)}
-    parts = {
-        part: [image for record in records if (image := settle(record, targets, findings)) is not None]
-        for part, records in source.parts.items()
-    }
-    parts = _once(root, parts, findings)
+    issues = Issues()
+    options = Options(tuple(classes), keep_difficult, crowds)
+    source = read_source(root, issues, form=form, options=options)
+    parts = checked_parts(root, source, issues)
     if not lenient:
-        findings.refuse(root)
+        issues.refuse(root)
     kept = sum(len(image.boxes) for images in parts.values() for image in images)
-    assert findings.found == kept + sum(findings.dropped.values()), "a box went missing"
+    assert issues.found == kept + sum(issues.dropped.values()), "a box went missing"
     if not kept:
         raise UserError(f"{quoted(root)} has no box that can be used.")
-    parts = _with_validation(root, parts, val_fraction, seed, findings)
-    write_all(out, parts, source.classes, findings, copy)
+    parts = with_validation(root, parts, val_fraction, seed, issues)
+    write_all(out, parts, source.classes, issues, copy)
     counted = Counter(
         source.classes[box.target] for images in parts.values() for image in images for box in image.boxes
     )
@@ -100,60 +98,21 @@ def convert_detection(
         {part: len(images) for part, images in parts.items()},
         {part: sum(len(image.boxes) for image in images) for part, images in parts.items()},
         {name: counted[name] for name in source.classes},
-        findings,
+        issues,
     )
-
-
-def _once(root: Path, parts: dict[str, list[BoxedImage]], findings: Findings) -> dict[str, list[BoxedImage]]:
-    """Each image in one part only: validation on trained images would flatter."""
-    owner: dict[Path, str] = {}
-    kept: dict[str, list[BoxedImage]] = {}
-    for part, images in parts.items():
-        kept[part] = []
-        for image in images:
-            if image.path not in owner:
-                owner[image.path] = part
-                kept[part].append(image)
-                continue
-            name = image.path.relative_to(root).as_posix() if image.path.is_relative_to(root) else str(image.path)
-            detail = f"the image is in {owner[image.path]} already"
-            findings.add("duplicate", name, "", detail, boxes=len(image.boxes))
-    return kept
-
-
-def _with_validation(
-    root: Path, parts: dict[str, list[BoxedImage]], fraction: float, seed: int, findings: Findings
-) -> dict[str, list[BoxedImage]]:
-    """The parts, a validation part among them: test where there is none, else a part of the training images."""
-    parts = {part: images for part, images in parts.items() if images}
-    if "val" not in parts and "test" in parts and "train" in parts:
-        findings.note("test as val")
-        parts["val"] = parts.pop("test")
-    if "val" not in parts and len(parts.get("train", ())) > 1:
-        images = parts["train"]
-        order, held_out = split(len(images), fraction, seed, "detection")
-        findings.note("split", held_out)
-        parts["val"] = [images[i] for i in sorted(order[:held_out])]
-        parts["train"] = [images[i] for i in sorted(order[held_out:])]
-    if "train" not in parts or "val" not in parts:
-        raise UserError(f"{quoted(root)} has no images for {'validation' if 'train' in parts else 'training'}.")
-    return {part: parts[part] for part in ("train", "val", "test") if part in parts}
 
 
 def told(converted: Converted) -> list[str]:
     """What was kept and what was not, in lines for people."""
-    findings = converted.findings
+    issues = converted.issues
     kept = sum(converted.boxes.values())
     parts = ", ".join(
         f"{part} {count:,} images with {converted.boxes[part]:,} boxes" for part, count in converted.images.items()
     )
     lines = [f"{converted.form}: {parts}; {len(converted.classes)} classes"]
-    lines.append(f"boxes: {findings.found:,} found, {kept:,} kept, {findings.found - kept:,} left out")
-    for kind, count in findings.notes.items():
-        lines.append(f"  {count:,} {NOTES[kind]}")
-    for kind, count in findings.counts().items():
-        left_out = f" ({findings.dropped[kind]:,} boxes)" if findings.dropped[kind] else ""
-        lines.append(f"  repaired: {count:,} x {kind}: {REPAIRS[kind]}{left_out}")
+    lines.append(f"boxes: {issues.found:,} found, {kept:,} kept, {issues.found - kept:,} left out")
+    lines += [f"  {note}" for note in issues.told()]
+    lines += [f"  {line}" for line in issues.repaired()]
     empty = [name for name, count in converted.per_class.items() if not count]
     if empty:
         lines.append(f"  without a box: {', '.join(empty)}")

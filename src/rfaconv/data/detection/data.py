@@ -9,11 +9,14 @@ from pathlib import Path
 
 import yaml
 
-from rfaconv.data.detection.boxes import BoxedImage, settle
-from rfaconv.data.detection.findings import Findings
-from rfaconv.data.detection.pointers import load_pointer, local_copy, pointer_names
+from rfaconv.data.annotations.issues import Issues
+from rfaconv.data.annotations.layouts import read_source
+from rfaconv.data.annotations.parts import Source
+from rfaconv.data.annotations.yolo import read_yaml
+from rfaconv.data.detection.boxes import BoxedImage
+from rfaconv.data.detection.parts import checked_parts, with_validation
+from rfaconv.data.detection.pointers import local_copy, pointer_names
 from rfaconv.data.detection.scenes import scenes_folder
-from rfaconv.data.detection.yolo import find_yaml, read_yolo
 from rfaconv.data.files import existing_folder, quoted
 from rfaconv.data.verify import Progress, broken_message, find_broken, stat_files
 from rfaconv.errors import UserError
@@ -37,6 +40,10 @@ class DetectionData:
     """(height, width) if all images share it by construction (scenes), else None."""
     skipped: tuple[str, ...] = ()
     """None: what is wrong is refused; `rfaconv data convert --lenient` mends it."""
+    notes: tuple[str, ...] = ()
+    """What was decided or left out while reading, a line each."""
+    test: tuple[BoxedImage, ...] = ()
+    """A third part, where there is one; nothing is trained or judged on it."""
 
     def yaml(self, folder: Path) -> str:
         """Ultralytics' data.yaml, beside lists of the images that `write` puts into `folder`."""
@@ -53,7 +60,7 @@ class DetectionData:
         folder.mkdir(parents=True, exist_ok=True)
         for part, images in (("train", self.train), ("val", self.val)):
             lines = "".join(f"{image.path.absolute()}\n" for image in images)
-            (folder / f"{part}.txt").write_text(lines, "utf-8")
+            (folder / f"{part}.txt").write_bytes(os.fsencode(lines))  # a name may be no UTF-8
         (folder / "data.yaml").write_text(self.yaml(folder), "utf-8")
         return folder / "data.yaml"
 
@@ -62,72 +69,76 @@ def load_detection(
     root: str | Path | None = None,
     *,
     scenes: tuple[int, int, int, int] | None = None,
+    seed: int = 0,
+    val_fraction: float = 0.2,
     verify: bool = True,
     progress: Progress | None = None,
 ) -> DetectionData:
-    """Read and check a data set in Ultralytics' form: every label file, and every image.
+    """Read and check a data set in any known layout: every annotation file, and every image.
 
     Args:
-        root: a folder with a data.yaml, or that file; None or "embedded" for the embedded scenes.
+        root: a folder, an archive, or a data.yaml; None or "embedded" for the embedded scenes.
         scenes: of those, how many for training and test, their size and their seed.
+        seed: chooses the images that are held out, where there is no validation part.
+        val_fraction: how large a part that is.
         verify: decode every image now (once: the result is cached). False: only its header is read.
         progress: called with (images done, images in all) meanwhile.
 
     Raises:
-        UserError: not in that form (`rfaconv data convert` brings others into it), or something is wrong with it.
+        UserError: no known layout, or something is wrong (`rfaconv data convert --lenient` repairs and counts it).
     """
     if root is None or root == "embedded":
-        train, test, size, seed = scenes or SCENES
-        folder = scenes_folder(train=train, test=test, size=size, seed=seed)
-        return _read(folder, folder / "data.yaml", "scenes (embedded)", (size, size))
+        train, test, size, scenes_seed = scenes or SCENES
+        folder = scenes_folder(train=train, test=test, size=size, seed=scenes_seed)
+        issues = Issues()
+        source = read_yaml(folder, folder / "data.yaml", issues)
+        return _checked(folder, source, issues, "scenes (embedded)", (seed, val_fraction), (size, size))
     path = Path(root).expanduser()
     if not path.exists() and (name := path.name.lower().removesuffix(".yaml")) in pointer_names():
-        raise UserError(
-            f"{load_pointer(name).name} is converted first: `rfaconv data convert {quoted(local_copy(name))} "
-            f"{name}-yolo`; --data takes that folder then."
-        )
+        path = local_copy(name)
+    issues = Issues()
     if path.suffix.lower() in (".yaml", ".yml"):
         if not path.is_file():
             raise UserError(f"There is no file {quoted(path)}.")
-        return _verified(path.parent.resolve(), path, path.parent.resolve().name, verify, progress)
-    folder = existing_folder(path)
-    found = find_yaml(folder)
-    if found is None:
-        raise UserError(
-            f"{quoted(folder)} has no data.yaml: `rfaconv data convert {folder} NEW_FOLDER` makes one of VOC's or "
-            "COCO's annotations."
-        )
-    return _verified(folder, found, folder.name, verify, progress)
-
-
-def _verified(root: Path, path: Path, name: str, verify: bool, progress: Progress | None) -> DetectionData:
-    data = _read(root, path, name, None)
+        folder = path.parent.resolve()
+        source = read_yaml(folder, path, issues)
+    else:
+        folder = existing_folder(path)
+        source = read_source(folder, issues)
+    data = _checked(folder, source, issues, folder.name, (seed, val_fraction))
     if verify:
         names = [str(image.path) for image in (*data.train, *data.val)]
-        broken = find_broken(root, stat_files(root, names), 3, progress)
+        broken = find_broken(folder, stat_files(folder, names), 3, progress)
         if broken:
-            raise UserError(broken_message(root, broken, len(names), "put whole files there, or take these out"))
+            raise UserError(broken_message(folder, broken, len(names), "put whole files there, or take these out"))
     return data
 
 
-def _read(root: Path, path: Path, name: str, size: tuple[int, int] | None) -> DetectionData:
-    findings = Findings()
-    source = read_yolo(root, path, findings)
-    targets = {label: target for target, label in enumerate(source.classes)}
-    parts = {
-        part: [image for record in records if (image := settle(record, targets, findings)) is not None]
-        for part, records in source.parts.items()
-    }
-    findings.refuse(root)
+def _checked(
+    root: Path,
+    source: Source,
+    issues: Issues,
+    name: str,
+    held_out: tuple[int, float],
+    size: tuple[int, int] | None = None,
+) -> DetectionData:
+    parts = checked_parts(root, source, issues)
+    issues.refuse(root, "let `rfaconv data convert DIR OUT --lenient` repair and count them")
+    parts = with_validation(root, parts, held_out[1], held_out[0], issues)
     for part in ("train", "val"):
-        if not parts.get(part):
-            raise UserError(f"{quoted(path)} has no images for {part}.")
         if not any(image.boxes for image in parts[part]):
-            raise UserError(f"{quoted(path)} has no boxes for {part}: no labels beside its images?")
+            raise UserError(f"{quoted(root)} has no boxes for {part}: no labels beside its images?")
     digest = hashlib.sha256("\0".join(source.classes).encode())
     for part in ("train", "val"):
         for image in sorted(parts[part], key=lambda image: str(image.path)):
             digest.update(os.fsencode(f"{part}\0{image.path.name}\0{image.path.stat().st_size}\0{image.boxes}\0"))
     return DetectionData(
-        name, source.classes, tuple(parts["train"]), tuple(parts["val"]), digest.hexdigest()[:16], size
+        name,
+        source.classes,
+        tuple(parts["train"]),
+        tuple(parts["val"]),
+        digest.hexdigest()[:16],
+        size,
+        notes=tuple(issues.told()),
+        test=tuple(parts.get("test", ())),
     )

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from rfaconv.data.decode import BrokenImageError, reason
+from rfaconv.data.decode import BrokenImageError, open_image, reason
+from rfaconv.data.files import special
 
 IGNORE = 255
 """The id of pixels that count for nothing."""
@@ -46,7 +47,9 @@ def read_mask(path: Path, rule: MaskRule) -> Tensor:
             beyond the classes. The message is the reason alone, on one line.
     """
     try:
-        with Image.open(path) as file:
+        if path.suffix == ".mat":
+            return torch.from_numpy(_checked(_sbd_ids(path), rule))
+        with open_image(path) as file:
             if file.format in _LOSSY:
                 raise ValueError(f"a mask in {file.format}, whose ids are not exact: save it as PNG")
             file.load()
@@ -55,6 +58,15 @@ def read_mask(path: Path, rule: MaskRule) -> Tensor:
     except Exception as error:
         raise BrokenImageError(reason(error)) from error
     return torch.from_numpy(ids)
+
+
+def _sbd_ids(path: Path) -> NDArray[Any]:
+    """The ids of SBD's .mat files, which hold GTcls.Segmentation."""
+    from scipy.io import loadmat
+
+    if kind := special(path):
+        raise ValueError(f"it is {kind}, not a file")
+    return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0])
 
 
 def _ids(file: Image.Image, rule: MaskRule) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from rfaconv.data.files import few, quoted
 from rfaconv.data.segmentation.sources import Pair
 from rfaconv.errors import UserError
 
-MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "gt", "SegmentationClass")
+MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "gt", "ann_dir", "SegmentationClass")
 _IMAGE_ENDINGS = ("_leftImg8bit", "_image", "_img", "")
 # In order of preference, where one image has several.
 _MASK_ENDINGS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_mask", "_label", "_labels", "_gt", "_seg", "")
@@ -66,7 +66,9 @@ def _key(name: str, endings: tuple[str, ...]) -> tuple[str, int]:
 
 def _below(path: PurePosixPath) -> tuple[str, ...]:
     """The folders between the images' or masks' own and the file."""
-    names = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit", "gtFine", *MASK_FOLDERS)
+    names = ("images", "image", "imgs", "img", "img_dir", "JPEGImages", "leftImg8bit", "gtFine", *MASK_FOLDERS)
     parts = path.parts[:-1]
     last = max((place for place, part in enumerate(parts) if part in names), default=-1)
+    if last < 0 and parts:  # train/ and trainannot/, train_masks/: the first folder is the part's own
+        last = 0
     return parts[last + 1 :]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rfaconv.data.decode import BrokenImageError, read_image
-from rfaconv.data.files import quoted
+from rfaconv.data.files import printable, quoted
 from rfaconv.data.scenes import Scenes
 from rfaconv.data.segmentation.masks import MaskRule, read_mask
 from rfaconv.errors import UserError
@@ -31,6 +31,10 @@ class MaskedSource(Protocol):
 
     def name(self, i: int) -> str:
         """For people: what to look for to find this image."""
+        ...
+
+    def files(self, i: int) -> Sequence[str]:
+        """Of a source of files: the image's, and the mask's if it has one, relative to the root; else nothing."""
         ...
 
 
@@ -55,6 +59,10 @@ class SceneImages:
     def name(self, i: int) -> str:
         """e.g. "test scene 17"."""
         return f"{self.label} scene {i}"
+
+    def files(self, i: int) -> Sequence[str]:
+        """None: it is in memory."""
+        return ()
 
 
 class Pair(NamedTuple):
@@ -97,14 +105,14 @@ class PairFiles:
 
     def name(self, i: int) -> str:
         """The image's, relative to the root."""
-        return self.pairs[i].image
+        return printable(self.pairs[i].image)
 
     def files(self, i: int) -> Sequence[str]:
         """Image and mask, relative to the root."""
         return self.pairs[i]
 
     def without(self, names: Collection[str]) -> PairFiles:
-        """The same without the images of these names."""
+        """The same without the images of these files."""
         return PairFiles(self.root, [pair for pair in self.pairs if pair.image not in names], self.rule)
 
     def check(self, i: int) -> None:

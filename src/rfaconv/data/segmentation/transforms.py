@@ -14,8 +14,8 @@ from torchvision.transforms import v2
 from rfaconv.data.sampling import augmenting
 from rfaconv.data.segmentation.masks import IGNORE
 from rfaconv.data.segmentation.sources import MaskedSource
-from rfaconv.data.transforms import MEAN_STD
-from rfaconv.errors import UserError, unknown_name
+from rfaconv.data.transforms import MEAN_STD, check_image_size
+from rfaconv.errors import unknown_name
 
 MaskedTransform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -67,12 +67,12 @@ def build_mask_transform(preset: str, *, image_size: int) -> MaskedTransform:
         image_size: side of the square result, in pixels; "whole" does not use it.
 
     Raises:
-        UserError: an unknown preset, or a size below 1.
+        UserError: an unknown preset, or a size out of bounds.
     """
     if preset not in MASK_PRESETS:
         unknown_name("transform", preset, MASK_PRESETS)
-    if image_size < 1:
-        raise UserError(f"image_size must be at least 1 pixel, got {image_size}.")
+    if preset != "whole":
+        check_image_size(image_size)
     return MaskTransform([v2.Identity()] if preset == "whole" else _PRESETS[preset](image_size))
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from rfaconv.data.detection.boxes import MalformedError
+from rfaconv.data.annotations.claims import MalformedError
+from rfaconv.data.files import file_head
 
 _DEEPEST = 50
 
@@ -49,3 +51,11 @@ def parse_xml(data: bytes) -> Element:
         raise
     except (expat.ExpatError, LookupError, ValueError, AssertionError) as error:
         raise MalformedError(f"it is no XML ({error})") from error
+
+
+def xml_kind(path: Path) -> str:
+    """Whose XML a file looks like: "cvat", "labelme", or else "voc"; nothing where it cannot be read."""
+    head = file_head(path, 4000)
+    if not head:
+        return ""
+    return "cvat" if b"<annotations" in head else "labelme" if b"<imagesize>" in head else "voc"
