@@ -71,5 +71,3 @@ def register(library: torch.library.Library, key: str, *, allow_override: bool =
             library.impl(name, implementation(module, name), key, allow_override=allow_override)
 
 
-_library = torch.library.Library("rfaconv", "IMPL")  # the registrations live as long as it does
-register(_library, "CUDA")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rfaconv.ops.shapes import output_size
+from rfaconv.ops.window import Window, output_height_width
 
 MOST_TAPS = 64
 """Of a kernel: a program keeps all taps of its pixels in registers, and T x T float64 matrices for a channel."""
