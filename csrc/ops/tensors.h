@@ -1,6 +1,7 @@
 // Tensors as the kernels want them: checked, dense, allocated by torch; tasks on torch's threads.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -40,8 +41,20 @@ inline float* mutable_floats(const Tensor& t) { return static_cast<float*>(t.dat
 inline const double* doubles(const Tensor& t) { return static_cast<const double*>(t.data_ptr()); }
 inline double* mutable_doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
 
-inline Tensor empty(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
-  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), dtype);
+// Straight from torch's C interface: by its dispatcher an allocation takes longer than a small layer's arithmetic.
+inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, ScalarType dtype) {
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(sizes.size()), sizes.data(), strides.data(),
+      dtype == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0,
+      &handle));
+  return Tensor(handle);
+}
+inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype = ScalarType::Float) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t n = sizes.size(); n-- > 0; stride *= sizes[n] > 1 ? sizes[n] : 1) strides[n] = stride;
+  return empty_strided(sizes, strides, dtype);
 }
 inline Tensor zeros(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
   Tensor t = empty(std::move(sizes), dtype);
@@ -111,9 +124,10 @@ inline bool channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1
 
 inline Tensor empty_map(int64_t batch, int64_t channels, int64_t height, int64_t width, bool last) {
   const std::vector<int64_t> sizes = {batch, channels, height, width};
-  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), 4), ScalarType::Float, std::nullopt,
-                              std::nullopt, std::nullopt,
-                              last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
+  if (!last) return empty(sizes);
+  const auto least = [](int64_t size) { return size > 1 ? size : 1; };
+  return empty_strided(sizes, {least(height) * least(width) * least(channels), 1, least(width) * least(channels), least(channels)},
+                       ScalarType::Float);
 }
 
 // A gradient whose pixels lie evenly: as it is, or a contiguous copy (of one that was expanded, say).

@@ -6,6 +6,8 @@ again: no tensor of the size of the features exists at any time.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -60,7 +62,7 @@ class KernelBackend(Backend):
         return None
 
     def patch_moments(self, x: Tensor, window: Window) -> Tensor:
-        return torch.ops.rfaconv.patch_moments(x.to(self.factor_dtype(self._out_dtype(x))), *window)
+        return _call(torch.ops.rfaconv.patch_moments, x.to(self.factor_dtype(self._out_dtype(x))), *window)
 
     def fold_norm(
         self,
@@ -73,13 +75,15 @@ class KernelBackend(Backend):
         eps: float,
     ) -> tuple[Features, Tensor, Tensor]:
         norm = (None if value is None else value.float() for value in (norm_weight, norm_bias, mean, var))
-        *features, found_mean, found_var = torch.ops.rfaconv.fold_norm(weight.float(), *norm, moments, eps)
+        *features, found_mean, found_var = _call(
+            torch.ops.rfaconv.fold_norm, weight.float(), *norm, moments, eps
+        )
         return Features(*features), found_mean, found_var
 
     def pool_features(self, x: Tensor, features: Features, window: Window, over_channels: bool) -> tuple[Tensor, Tensor]:
         x = x.to(self.factor_dtype(self._out_dtype(x)))
         learns = torch.is_grad_enabled()
-        return torch.ops.rfaconv.pool_features(x, *features, *window[1:], over_channels, learns)[:2]
+        return _call(torch.ops.rfaconv.pool_features, x, *features, *window[1:], over_channels, learns)[:2]
 
     def rf_conv2d(
         self,
@@ -98,8 +102,8 @@ class KernelBackend(Backend):
         kernel_bias = None if bias is None else bias.float()
         # The kernels' epilogue has no gradient.
         together, after = (Epilogue(), epilogue) if torch.is_grad_enabled() else (epilogue.float(), Epilogue())
-        out = torch.ops.rfaconv.rf_conv2d(
-            x.to(factors), *features, *given, weight.to(factors), kernel_bias, *window[1:], groups,
+        out = _call(
+            torch.ops.rfaconv.rf_conv2d, x.to(factors), *features, *given, weight.to(factors), kernel_bias, *window[1:], groups,
             together.scale, together.shift, ACTS.index(together.act),
         )  # fmt: skip
         return after.apply(out).to(out_dtype)
@@ -108,6 +112,14 @@ class KernelBackend(Backend):
         if torch.is_autocast_enabled(self.device_type):
             return torch.get_autocast_dtype(self.device_type)
         return x.dtype
+
+
+def _call(operator: Any, *arguments: Any) -> Any:
+    """The operator's results. Without gradients past its autograd, which is Python and takes some 20 us a call."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return operator(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*arguments)
 
 
 def traced_elsewhere() -> str | None:
