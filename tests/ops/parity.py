@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfaconv.ops import rfa_conv2d
+from calls import rfa_conv2d
 from rfaconv.ops.window import Window
 
 

@@ -32,6 +32,9 @@ def generate(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
 def generate_by_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """`generate` as one depthwise convolution."""
     kernel_size, stride, padding, dilation = window
+    if any(pad > step * (size - 1) for pad, step, size in zip(padding, dilation, kernel_size, strict=True)):
+        # Windows that lie in the padding alone: some versions of torch cannot do them in channels_last on a CPU.
+        x = x.contiguous()
     features = F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
     return features.unflatten(1, (x.shape[1], *kernel_size))
 
