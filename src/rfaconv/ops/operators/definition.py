@@ -58,8 +58,9 @@ def composed_gradients(
     """
     create = torch.is_grad_enabled()
     with torch.enable_grad():
+        # An argument may be made of another (gates of the input): as views of them each has a gradient of its own.
         own = [
-            value.detach().requires_grad_() if want and not create else value
+            (value.view_as(value) if create else value.detach().requires_grad_()) if want else value
             for value, want in zip(arguments, wanted, strict=True)
         ]
         results = composed(*own)
