@@ -90,7 +90,8 @@ class ConvLayer(nn.Module):
             act = _named(act_layer, "act_layer")
             self.norm = None if norm is None else norm(out_channels)
             self.act = None if act is None else act()
-        self.to(dtype=dtype)
+        if dtype is not None:
+            self.to(dtype=dtype)
         self._reset_convolution()
 
     def _own_features(self) -> nn.Module | None:
