@@ -131,6 +131,7 @@ class ReceptiveFieldConv2d(ConvLayer):
             self.window,
             features.batch_statistics,
             shared_statistics(features.norm) is not None,
+            gated=attention is not None and attention.has_operands and type(attention) is not TapSoftmax,
         )
         chosen = choose_backend(self.backend, call)
         if chosen.composes_modules:

@@ -48,6 +48,8 @@ class Call(NamedTuple):
     """Whether the features are normalised by this batch's statistics rather than by running ones."""
     shares_statistics: bool = False
     """Whether several processes have common statistics (SyncBatchNorm)."""
+    gated: bool = False
+    """Whether the attention is two gates, made of pooled features."""
 
 
 class Backend:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from rfaconv.ops.backend import Call
 from rfaconv.ops.kernels import KernelBackend
 from rfaconv.ops.triton import library
@@ -22,4 +24,12 @@ class TritonBackend(KernelBackend):
         return "Triton kernels for NVIDIA GPUs, by this name only"
 
     def unsupported_reason(self, call: Call) -> str | None:
-        return super().unsupported_reason(call) or library.MISSING or library.too_old(call.input.device)
+        return self.unsupported_call(call) or library.too_old(call.input.device)
+
+    def unsupported_call(self, call: Call) -> str | None:
+        """The same but for the device's age."""
+        if reason := super().unsupported_reason(call) or library.MISSING:
+            return reason
+        if call.gated and torch.is_grad_enabled():
+            return "it has no gradients for an attention of two gates (torch.no_grad() says that none are wanted)"
+        return None
