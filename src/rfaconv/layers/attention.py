@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rfaconv.ops.backend import Operands
+from rfaconv.ops.dispatch import preferred_backend
 from rfaconv.ops.stages import from_map, tap_softmax, to_map, window_mean
 from rfaconv.ops.window import Window
 
@@ -79,7 +80,8 @@ class TapSoftmax(Attention):
         nn.init.uniform_(self.weight, -1.0, 1.0)
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
-        return features * tap_softmax(window_mean(x, window), self.weight, window.kernel_size)
+        plain = preferred_backend() == "reference"
+        return features * tap_softmax(window_mean(x, window), self.weight, window.kernel_size, plain)
 
     def operands(self, x: Tensor, pooled: Pooled, window: Window) -> Operands:
         return Operands(tap_weight=self.weight)

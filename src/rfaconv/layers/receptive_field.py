@@ -122,7 +122,7 @@ class ReceptiveFieldConv2d(ConvLayer):
         return backend.rf_conv2d(x, features, operands, self.weight, self.bias, self.window, self.groups, epilogue)
 
     def _backend(self, x: Tensor) -> Backend | None:
-        """Who computes it; None where only its own modules can: others put in, or someone who wants to see them called."""
+        """Who computes it; None where only its own modules can: others put in, or some that are to be seen called."""
         attention, features = self.attention, self.features
         call = Call(
             x,

@@ -89,7 +89,9 @@ class Backend:
         *features, found_mean, found_var = fold_norm.composed(weight, norm_weight, norm_bias, mean, var, moments, eps)
         return Features(*features), found_mean, found_var
 
-    def pool_features(self, x: Tensor, features: Features, window: Window, over_channels: bool) -> tuple[Tensor, Tensor]:
+    def pool_features(
+        self, x: Tensor, features: Features, window: Window, over_channels: bool
+    ) -> tuple[Tensor, Tensor]:
         """Largest and mean feature over the channels, or the means over rows and columns of the map of taps."""
         return pool_features.composed(x, *features, *window[1:], over_channels, False)[:2]
 

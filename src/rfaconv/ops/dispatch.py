@@ -1,7 +1,7 @@
 """Who computes a layer: a list of backends, each of which may say why it cannot.
 
-A call's own choice goes first, then the layer's (`layer.backend`), then that of `use_backend`, then "auto": the first that
-can. Further backends register here; the layers know only this file.
+A call's own choice goes first, then the layer's (`layer.backend`), then that of `use_backend`, then "auto": the first
+that can. Further backends register here; the layers know only this file.
 """
 
 from __future__ import annotations

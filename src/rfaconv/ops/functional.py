@@ -1,9 +1,9 @@
 """Receptive-field convolutions in functional form: the four steps that the layers call too (arXiv 2304.03198).
 
-    moments = patch_moments(x, 3, padding=1)                                     # in training only
-    features, mean, var = fold_norm(filters, gamma, beta, moments=moments)       # or running_mean=, running_var=
-    largest, average = pool_features(x, features, over="channels", padding=1)    # for gates, where there are some
-    out = rf_conv2d(x, features, Operands(tap_weight=attention), weight, bias, padding=1)
+moments = patch_moments(x, 3, padding=1)                                     # in training only
+features, mean, var = fold_norm(filters, gamma, beta, moments=moments)       # or running_mean=, running_var=
+largest, average = pool_features(x, features, over="channels", padding=1)    # for gates, where there are some
+out = rf_conv2d(x, features, Operands(tap_weight=attention), weight, bias, padding=1)
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ def pool_features(
     """Pool the features of x [B, C, H, W] without holding them.
 
     Args:
-        over: "channels": the largest and the mean feature over C, [B, T, h, w] each. "lines": the means over the rows and
-            over the columns of the map in which the taps are laid out, [B, C, kh, h] and [B, C, kw, w].
+        over: "channels": the largest and the mean feature over C, [B, T, h, w] each. "lines": the means over the rows
+            and over the columns of the map in which the taps are laid out, [B, C, kh, h] and [B, C, kw, w].
         backend: as in `rf_conv2d`.
     """
     kernel_size = (features.weight.shape[2], features.weight.shape[3])
@@ -120,8 +120,8 @@ def rf_conv2d(
     Args:
         x: [B, C, H, W]; B may be 0.
         features: of `fold_norm`.
-        operands: A. tap_weight [C, T]: softmax over t of tap_weight[c, t] times the mean of the receptive field, padding
-            counted (RFAConv, section 3.2). channel_gate [B, C] and spatial_gate [B, T, h, w]: their product
+        operands: A. tap_weight [C, T]: softmax over t of tap_weight[c, t] times the mean of the receptive field,
+            padding counted (RFAConv, section 3.2). channel_gate [B, C] and spatial_gate [B, T, h, w]: their product
             (RFCBAMConv). row_gate [B, C, kh, h] and col_gate [B, C, kw, w]: theirs (RFCAConv).
         weight: [O, C/groups, kh, kw], as Conv2d's; bias: [O] or None.
         stride, padding, dilation: int or (vertical, horizontal); padding is with zeros.

@@ -75,12 +75,12 @@ class KernelBackend(Backend):
         eps: float,
     ) -> tuple[Features, Tensor, Tensor]:
         norm = (None if value is None else value.float() for value in (norm_weight, norm_bias, mean, var))
-        *features, found_mean, found_var = _call(
-            torch.ops.rfaconv.fold_norm, weight.float(), *norm, moments, eps
-        )
+        *features, found_mean, found_var = _call(torch.ops.rfaconv.fold_norm, weight.float(), *norm, moments, eps)
         return Features(*features), found_mean, found_var
 
-    def pool_features(self, x: Tensor, features: Features, window: Window, over_channels: bool) -> tuple[Tensor, Tensor]:
+    def pool_features(
+        self, x: Tensor, features: Features, window: Window, over_channels: bool
+    ) -> tuple[Tensor, Tensor]:
         x = x.to(self.factor_dtype(self._out_dtype(x)))
         learns = torch.is_grad_enabled()
         return _call(torch.ops.rfaconv.pool_features, x, *features, *window[1:], over_channels, learns)[:2]
@@ -103,8 +103,8 @@ class KernelBackend(Backend):
         # The kernels' epilogue has no gradient.
         together, after = (Epilogue(), epilogue) if torch.is_grad_enabled() else (epilogue.float(), Epilogue())
         out = _call(
-            torch.ops.rfaconv.rf_conv2d, x.to(factors), *features, *given, weight.to(factors), kernel_bias, *window[1:], groups,
-            together.scale, together.shift, ACTS.index(together.act),
+            torch.ops.rfaconv.rf_conv2d, x.to(factors), *features, *given, weight.to(factors), kernel_bias,
+            *window[1:], groups, together.scale, together.shift, ACTS.index(together.act),
         )  # fmt: skip
         return after.apply(out).to(out_dtype)
 

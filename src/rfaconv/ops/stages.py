@@ -59,7 +59,7 @@ def _prefers_patches(x: Tensor, weight: Tensor, window: Window) -> bool:
 
 
 def folded_features(x: Tensor, weight: Tensor, bias: Tensor, center: Tensor, window: Window) -> Tensor:
-    """relu(weight . (patch - center) + bias), the batch norm folded by `fold_norm`: [B, C, kh, kw, h, w] in x's dtype."""
+    """relu(weight . (patch - center) + bias), as `fold_norm` returns them: [B, C, kh, kw, h, w] in x's dtype."""
     if center.shape[0]:
         taken = (weight.view(*center.shape, -1) @ center.unsqueeze(2)).flatten()
         bias = bias - taken
@@ -78,17 +78,21 @@ def window_mean(x: Tensor, window: Window) -> Tensor:
     return F.avg_pool2d(x, kernel_size, stride, (pad_h, pad_w))
 
 
-def tap_softmax(mean: Tensor, weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+def tap_softmax(mean: Tensor, weight: Tensor, kernel_size: tuple[int, int], plain: bool = False) -> Tensor:
     """RFAConv's attention: softmax over the taps of weight[c, t] * mean[b, c, y, x].
 
     Args:
         mean: [B, C, h, w], the mean of each receptive field.
         weight: [C, T].
+        plain: make the logits by a 1x1 convolution, as the paper does: a counter of multiply-adds wants to see it.
 
     Returns:
         [B, C, kh, kw, h, w]; the taps of each receptive field sum to one.
     """
-    logits = mean.unsqueeze(2) * weight.view(*weight.shape, 1, 1)
+    if plain:
+        logits = F.conv2d(mean, weight.reshape(-1, 1, 1, 1), groups=mean.shape[1]).unflatten(1, weight.shape)
+    else:
+        logits = mean.unsqueeze(2) * weight.view(*weight.shape, 1, 1)
     return logits.softmax(2).unflatten(2, kernel_size)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from calls import call, cast, rfa_conv2d
+from calls import call, rfa_conv2d
 from test_operator import OPERATORS, SIZES, arguments, function
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -367,7 +367,11 @@ def misuses(operator: str) -> list[dict[str, Any]]:
         wrong += [{"moments": None}, {"moments": torch.zeros_like(right["moments"])}]
     if right.get("mean") is not None:
         wrong += [{"mean": None}, {"var": None}]
-    given = [name for name in ("tap_weight", "channel_gate", "spatial_gate", "row_gate", "col_gate") if right.get(name) is not None]
+    given = [
+        name
+        for name in ("tap_weight", "channel_gate", "spatial_gate", "row_gate", "col_gate")
+        if right.get(name) is not None
+    ]
     wrong += [{name: None} for name in given]
     if "tap_weight" in right:
         other = "channel_gate" if "channel_gate" not in given else "row_gate"

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-import rfaconv.ops.operators  # the library adds implementations to what is defined there
 from rfaconv.ops.operators.definition import fingerprint
 
 MOST_TAPS, MOST_STRIDE = 128, 32

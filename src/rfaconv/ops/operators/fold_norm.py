@@ -1,7 +1,7 @@
 """`fold_norm`: the batch norm of receptive-field features folded into their filters.
 
 features = relu(weight . (patch - center) + bias). With batch statistics the patches are taken from their mean, so that
-filters and bias do not cancel each other on images far from zero; all is float64 then, because the gradients of weight and
+filters and bias do not cancel each other on images far from zero; all is float64, because the gradients of weight and
 bias are what remains of large parts.
 """
 
@@ -41,7 +41,7 @@ def composed(
     if moments is None:
         assert mean is not None
         assert var is not None
-        found_mean = found_var = weight.new_empty(0)
+        found_mean, found_var = weight.new_empty(0), weight.new_empty(0)
         center, offset, variance = filters.new_empty(0, taps), -mean.double(), var.double()
     else:
         channels = moments.shape[0]
@@ -99,7 +99,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-    weight, norm_weight, norm_bias, mean, var, moments = tensors = ctx.saved_tensors
+    weight, norm_weight, _, mean, var, moments = tensors = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     if needs_composed(*grads[:3]):
         return tuple(composed_gradients(composed, (*tensors, ctx.eps), grads[:3], wanted))

@@ -1,7 +1,7 @@
 """`patch_moments`: what a batch norm of receptive-field features must know of the input, without the features.
 
-A generated feature is linear in the patch, so its mean and variance over a batch follow from the first and second moments
-of the patches: 1 + T + T*T numbers a channel, summed in double precision (docs/kernels.md).
+A generated feature is linear in the patch, so its mean and variance over a batch follow from the first and second
+moments of the patches: 1 + T + T*T numbers a channel, summed in double precision (docs/kernels.md).
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ def _fake_backward(grad: Tensor, x: Tensor, *window: Any) -> Tensor:
 
 
 define(f"patch_moments(Tensor input, int[2] kernel_size, {GEOMETRY}) -> Tensor", _fake)
-define(
-    f"patch_moments_backward(Tensor grad, Tensor input, int[2] kernel_size, {GEOMETRY}) -> Tensor", _fake_backward
-)
+define(f"patch_moments_backward(Tensor grad, Tensor input, int[2] kernel_size, {GEOMETRY}) -> Tensor", _fake_backward)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rfaconv.ops.operators.definition import FEATURES, GEOMETRY, composed_gradients, define, dense_like, map_like, needs_composed
+from rfaconv.ops.operators.definition import (
+    FEATURES,
+    GEOMETRY,
+    composed_gradients,
+    define,
+    dense_like,
+    map_like,
+    needs_composed,
+)
 from rfaconv.ops.stages import folded_features
 from rfaconv.ops.window import Window, output_height_width, output_size
 
@@ -20,8 +28,8 @@ def composed(
     """The features of x [B, C, H, W], folded as `fold_norm` returns them, pooled.
 
     Returns:
-        over_channels: the largest and the mean feature over C, [B, T, h, w] each, and how many channels have the largest
-        (with `count_ties`, else empty). Otherwise the means over the rows and over the columns of the map of taps,
+        over_channels: the largest and the mean feature over C, [B, T, h, w] each, and how many channels have the
+        largest (with `count_ties`, else empty). Otherwise the means over the rows and over the columns of the map of taps,
         [B, C, kh, h] and [B, C, kw, w], and nothing.
     """
     window = Window(tuple(feature_weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))  # type: ignore[arg-type]
@@ -63,9 +71,7 @@ def _backward_flops(
     return 3 * 2 * x[0] * places * math.prod(weight)
 
 
-define(
-    f"pool_features({FEATURES}, {GEOMETRY}, bool over_channels, bool count_ties) -> (Tensor, Tensor, Tensor)", _fake
-)
+define(f"pool_features({FEATURES}, {GEOMETRY}, bool over_channels, bool count_ties) -> (Tensor, Tensor, Tensor)", _fake)
 define(
     f"pool_features_backward(Tensor grad_first, Tensor grad_second, Tensor largest, {FEATURES}, {GEOMETRY}, "
     "bool over_channels) -> (Tensor, Tensor, Tensor, Tensor)",
@@ -93,7 +99,7 @@ def _backward(ctx: Any, grad_first: Tensor, grad_second: Tensor, _: Any) -> tupl
             raise RuntimeError("rfaconv::pool_features needs count_ties for its gradient")
         grad_first, grad_second = grad_first / ties, grad_second / x.shape[1]
     else:
-        (kh, kw), (h, w) = weight.shape[2:], output_size(x, Window(tuple(weight.shape[2:]), *geometry))  # type: ignore[arg-type]
+        (kh, kw), (h, w) = weight.shape[2:], output_size(x, Window(tuple(weight.shape[2:]), *geometry))
         grad_first, grad_second = grad_first / (kw * w), grad_second / (kh * h)
     found = torch.ops.rfaconv.pool_features_backward(grad_first, grad_second, first, *tensors, *geometry, over_channels)
     return (*(grad if want else None for grad, want in zip(found, wanted, strict=False)), *[None] * 5)

@@ -8,8 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rfaconv.ops.operators.definition import FEATURES, GEOMETRY, composed_gradients, define, dense_like, map_like, needs_composed
 from rfaconv.ops.epilogue import ACTS, Epilogue
+from rfaconv.ops.operators.definition import (
+    FEATURES,
+    GEOMETRY,
+    composed_gradients,
+    define,
+    dense_like,
+    map_like,
+    needs_composed,
+)
 from rfaconv.ops.stages import contract, folded_features, tap_softmax, window_mean
 from rfaconv.ops.window import Window, output_height_width, output_size
 
@@ -38,7 +46,7 @@ def composed(
 
 def _fake(x: Tensor, *rest: Any) -> Tensor:
     weight, geometry = rest[8], rest[10:13]
-    window = Window(tuple(weight.shape[2:]), *geometry)  # type: ignore[arg-type]
+    window = Window(tuple(weight.shape[2:]), *geometry)
     return map_like(x, weight.shape[0], *output_size(x, window))
 
 

@@ -36,7 +36,9 @@ def features_of(
     if weight.dim() != 4 or (kernel is not None and kernel.dim() != 4):
         raise ValueError("feature_weight and weight must have 4 dimensions")
     kh, kw = weight.shape[2:]
-    problem = Problem.of(x, Window((kh, kw), stride, padding, dilation), 1 if kernel is None else kernel.shape[0], groups)
+    problem = Problem.of(
+        x, Window((kh, kw), stride, padding, dilation), 1 if kernel is None else kernel.shape[0], groups
+    )
     channels, taps, double = problem.channels, problem.taps, torch.float64
     check("feature_weight", weight, (channels * taps, 1, kh, kw), double, x)
     check("feature_bias", bias, (channels * taps,), double, x)

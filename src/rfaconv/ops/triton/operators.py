@@ -82,7 +82,8 @@ def rf_conv2d(
             check(name, value, (problem.outputs,), torch.float32, x)
     if act not in range(len(ACTS)):
         raise ValueError(f"act must be 0 to {len(ACTS) - 1}, got {act}")
-    end = Finish(*(None if value is None else value.contiguous() for value in (bias, scale, shift)), act)
+    dense = [None if value is None else value.contiguous() for value in (bias, scale, shift)]
+    end = Finish(dense[0], dense[1], dense[2], act)
     gates = None if tap_weight is not None else gates_of(x, problem, channel_gate, spatial_gate, row_gate, col_gate)
     out = map_like(x, problem.outputs, problem.out_height, problem.out_width)
     if problem.pixels == 0:

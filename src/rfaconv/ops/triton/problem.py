@@ -62,7 +62,7 @@ class Problem(NamedTuple):
             raise ValueError(f"input must have 4 dimensions, has {x.dim()}")
         if any(len(part) != 2 for part in window):
             raise ValueError(f"kernel_size, stride, padding and dilation must be pairs, got {window}")
-        kernel_size, stride, padding, dilation = window = Window.of(*(tuple(part) for part in window))
+        kernel_size, stride, padding, dilation = window = Window.of(*map(tuple, window))  # type: ignore[arg-type]
         if window.taps > MOST_TAPS:
             raise ValueError(f"the Triton kernels take at most {MOST_TAPS} taps, got {window.taps}")
         if groups < 1 or x.shape[1] % groups or outputs % groups:
