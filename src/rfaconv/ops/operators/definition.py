@@ -1,8 +1,8 @@
 """Defining operators of PyTorch's dispatcher, `torch.ops.rfaconv.*`.
 
 They are defined whether or not anything is there to compute them: the C++ library (csrc/ops) adds implementations for
-the CPU, ops/triton/library.py those for CUDA. Each operator has a file: its schema, the shapes of its results (fake), its
-gradients, its cost, and the same computation composed of PyTorch's operators.
+the CPU, ops/triton/library.py those for CUDA. Each operator has a file: its schema, the shapes of its results (fake),
+its gradients, its cost, and the same computation composed of PyTorch's operators.
 """
 
 from __future__ import annotations

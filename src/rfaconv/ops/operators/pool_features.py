@@ -29,8 +29,8 @@ def composed(
 
     Returns:
         over_channels: the largest and the mean feature over C, [B, T, h, w] each, and how many channels have the
-        largest (with `count_ties`, else empty). Otherwise the means over the rows and over the columns of the map of taps,
-        [B, C, kh, h] and [B, C, kw, w], and nothing.
+        largest (with `count_ties`, else empty). Otherwise the means over the rows and over the columns of the map of
+        taps, [B, C, kh, h] and [B, C, kw, w], and nothing.
     """
     window = Window(tuple(feature_weight.shape[2:]), tuple(stride), tuple(padding), tuple(dilation))  # type: ignore[arg-type]
     features = folded_features(x, feature_weight, feature_bias, center, window)
