@@ -30,8 +30,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-from rfaconv.ops.shapes import flat
-from rfaconv.ops.triton import gated, operators
+from rfaconv.ops.triton import operators, pooling
 from rfaconv.ops.triton.problem import FEW_TAPS, TILE
 from rfaconv.ops.window import Window
 
@@ -83,38 +82,29 @@ def launches(kernel_size: int, dtype: torch.dtype, last: bool, outputs: int = 64
     channels, taps = 64, kernel_size * kernel_size
     layout = torch.channels_last if last else torch.contiguous_format
     x = torch.empty(2, channels, 32, 32, dtype=dtype).contiguous(memory_format=layout)
-    window = flat(Window((kernel_size, kernel_size), padding=(kernel_size // 2, kernel_size // 2)))
+    window = Window((kernel_size, kernel_size), padding=(kernel_size // 2, kernel_size // 2))
     weight = torch.empty(outputs, channels, kernel_size, kernel_size, dtype=dtype)
-    features = torch.empty(channels * taps, 1, kernel_size, kernel_size)
-    attention, bias, norms = torch.empty(channels, taps), torch.empty(outputs), [torch.empty(channels * taps)] * 2
-    moments = torch.empty(channels, taps * (taps + 1), dtype=torch.float64)
-    sums: Any = (
-        torch.empty(channels, taps, dtype=torch.float64),
-        torch.empty(channels, taps, taps, dtype=torch.float64),
-    )
+    filters = torch.empty(channels * taps, 1, kernel_size, kernel_size, dtype=torch.float64)
+    offsets, attention, bias = filters.new_empty(channels * taps), torch.empty(channels, taps), torch.empty(outputs)
     out = torch.empty(2, outputs, 32, 32, dtype=dtype)
-    fixed: Any = (*norms, None)
-    batch: Any = (None, None, moments)
     line: Any = (torch.empty(outputs), torch.empty(outputs), 1)
+    places: Any = (torch.empty(2, channels), torch.empty(2, taps, 32, 32), None, None)
+    lines: Any = (None, None, torch.empty(2, channels, kernel_size, 32), torch.empty(2, channels, kernel_size, 32))
+    nothing: Any = (None, None, None, None)
     ops: Any = operators
-    bias_of_features, centre = torch.empty(channels * taps), torch.empty(channels, taps, dtype=torch.float64)
-    gates = {
-        gated.PLACES: (torch.empty(2, channels), torch.empty(2, taps, 32, 32)),
-        gated.LINES: (torch.empty(2, channels, kernel_size, 32), torch.empty(2, channels, kernel_size, 32)),
-    }
     with watched() as found:
-        for kind, pair in gates.items():
-            for middle in (None, centre):
-                gated.survey_features(x, features, bias_of_features, middle, window, kind, False)
-                gated.contract_gated(x, features, bias_of_features, middle, *pair, weight, bias, window, 1, kind, *line)
-        ops.patch_moments(x, window)
-        for given, count in ((fixed, 0), (batch, 2048)):
-            rest: Any = (*norms, *given, count, 1e-5, window, 1)
-            ops.rfa(x, features, attention, weight, bias, *rest, *line)
+        ops.patch_moments(x, *window)
+        for centred in (0, channels):
+            features = (filters, offsets, filters.new_empty(centred, taps))
+            convolution: Any = (weight, bias, *window[1:], 1, *line)
+            for over_channels, gates in ((True, places), (False, lines)):
+                pooling.pool_features(x, *features, *window[1:], over_channels, False)
+                ops.rf_conv2d(x, *features, None, *gates, *convolution)
+            ops.rf_conv2d(x, *features, attention, *nothing, *convolution)
             with mock.patch.object(operators, "fuses", return_value=False):
-                ops.rfa(x, features, attention, weight, bias, *rest, *line)
-            ops.rfa_backward(out, x, features, attention, weight, *rest, True)
-            ops.norm_backward(x, x, features, norms[0], *given, *sums, count, 1e-5, window)
+                ops.rf_conv2d(x, *features, attention, *nothing, *convolution)
+            ops.rf_conv2d_backward(out, x, *features, attention, *nothing, weight, *window[1:], 1, True)
+        ops.patch_moments_backward(torch.empty(channels, 1 + taps + taps * taps, dtype=torch.float64), x, *window)
     seen = set()
     for launch in found:
         key = (launch.kernel, str(signature(launch)))

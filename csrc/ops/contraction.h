@@ -1,15 +1,15 @@
 // What all receptive-field convolutions share once their features and attention are known: contracting them, and back.
 #pragma once
 
-#include "norm.h"
+#include "features.h"
 
 namespace rfa {
 
-inline Tensor contract_features(const Tensor& x, const Shape& s, const Tensor& coefficients, const Tensor& weight,
-                         const Epilogue& epilogue, const Gates& gates) {
+inline Tensor contract(const Tensor& x, const Features& f, const Tensor& weight, const Epilogue& epilogue, const Gates& gates) {
+  const Shape& s = f.shape;
   const Tensor out = empty_map(s.batch, s.out_channels, s.out_height, s.out_width, channels_last(x));
   if (s.pixels() == 0) return out;
-  ForwardArgs args = {s, map_of(x), mutable_map_of(out), floats(coefficients), floats(weight), epilogue, gates};
+  ForwardArgs args = {s, map_of(x), mutable_map_of(out), floats(f.coefficients), floats(weight), epilogue, gates};
   if (s.out_channels == 1) args.out.column = 1, args.out.row = s.out_width;  // either format: they are the same
   const int64_t tasks = at_least_one(at_most(threads(), s.pixels() / 64));
   run(tasks, chosen->forward_scratch(s), [&](int64_t n, float* scratch) { chosen->forward(args, scratch, n, tasks); });
@@ -52,7 +52,7 @@ struct Shares {
 };
 
 // What every backward pass over the contraction returns besides the gradients of its attention: those of input (with fixed
-// statistics) and weight, and the sums S [C, T] and D [C, T, T].
+// statistics) and weight, and the sums S [C*T] and D [C*T, 1, kh, kw].
 struct Sums {
   Tensor grad_x, grad_weight, sum, outer;
 };
@@ -69,23 +69,23 @@ Tensor first_of(const Tensor& all, std::vector<int64_t> sizes, int64_t splits, S
   return one;
 }
 
-inline Sums differentiate(const Tensor& grad_out, const Tensor& x, const Parameters& p, const Tensor& coefficients,
-                   const Tensor& kernel, const Gates& gates, const GateGradients& gate_grads, const Shares& shares,
+inline Sums differentiate(const Tensor& grad_out, const Tensor& x, const Features& f, const Tensor& kernel, const Gates& gates, const GateGradients& gate_grads, const Shares& shares,
                    bool input_too) {
-  const Shape& s = p.shape;
+  const Shape& s = f.shape;
   const int64_t c = s.channels, t = s.taps(), n = shares.splits;
+  const std::vector<int64_t> filter_sizes = {c * t, 1, s.kernel_h, s.kernel_w};
   const std::vector<int64_t> weight_sizes = {s.out_channels, c / s.groups, s.kernel_h, s.kernel_w};
   const Tensor grad_x = input_too ? empty_map(s.batch, c, s.height, s.width, channels_last(x)) : empty({0});
   if (input_too) std::memset(grad_x.data_ptr(), 0, sizeof(float) * grad_x.numel());
   if (s.pixels() == 0)
-    return {grad_x, zeros(weight_sizes), zeros({c, t}, ScalarType::Double), zeros({c, t, t}, ScalarType::Double)};
+    return {grad_x, zeros(weight_sizes), zeros({c * t}, ScalarType::Double), zeros(filter_sizes, ScalarType::Double)};
   const Tensor grad = even(grad_out);
   const Tensor grad_weight = n == 1 ? empty(weight_sizes) : empty({n, kernel.numel()});
   const Tensor sum = empty({n, c, t}, ScalarType::Double), outer = empty({n, c, t, t}, ScalarType::Double);
   const BackwardArgs args = {s,
                              map_of(x),
                              map_of(grad),
-                             floats(coefficients),
+                             floats(f.coefficients),
                              floats(kernel),
                              gates,
                              input_too ? mutable_map_of(grad_x) : Map{},
@@ -98,7 +98,7 @@ inline Sums differentiate(const Tensor& grad_out, const Tensor& x, const Paramet
   run(shares.tasks, chosen->backward_scratch(s),
       [&](int64_t index, float* scratch) { chosen->backward(args, scratch, index, shares.tasks); });
   return {grad_x, n == 1 ? grad_weight : first_of<float>(grad_weight, weight_sizes, n, ScalarType::Float),
-          first_of<double>(sum, {c, t}, n, ScalarType::Double), first_of<double>(outer, {c, t, t}, n, ScalarType::Double)};
+          first_of<double>(sum, {c * t}, n, ScalarType::Double), first_of<double>(outer, filter_sizes, n, ScalarType::Double)};
 }
 
 }  // namespace rfa

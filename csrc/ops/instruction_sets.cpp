@@ -27,8 +27,8 @@ const Kernels* chosen = find_kernels(nullptr);
 
 // For Python, by ctypes: the name of the kernels in use; another set's, if this machine has it (0 if not).
 extern "C" __attribute__((visibility("default"))) const char* rfaconv_instruction_set() { return rfa::chosen->name; }
-// For which operators this was written: rfaconv.ops.operators.FINGERPRINT, to be changed with the schemas.
-extern "C" __attribute__((visibility("default"))) const char* rfaconv_operators() { return "rfaconv operators 4f068c9c8dd4"; }
+// For which operators this was written: rfaconv.ops.operators.definition.fingerprint(), to be changed with the schemas.
+extern "C" __attribute__((visibility("default"))) const char* rfaconv_operators() { return "rfaconv operators 55f90ab910ad"; }
 extern "C" __attribute__((visibility("default"))) int rfaconv_use_instruction_set(const char* name) {
   const rfa::Kernels* kernels = rfa::find_kernels(name);
   if (kernels) rfa::chosen = kernels;

@@ -1,6 +1,7 @@
 // Tensors as the kernels want them: checked, dense, allocated by torch; tasks on torch's threads.
 #pragma once
 
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -40,8 +41,20 @@ inline float* mutable_floats(const Tensor& t) { return static_cast<float*>(t.dat
 inline const double* doubles(const Tensor& t) { return static_cast<const double*>(t.data_ptr()); }
 inline double* mutable_doubles(const Tensor& t) { return static_cast<double*>(t.data_ptr()); }
 
-inline Tensor empty(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
-  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), sizes.size()), dtype);
+// Straight from torch's C interface: by its dispatcher an allocation takes longer than a small layer's arithmetic.
+inline Tensor empty_strided(const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, ScalarType dtype) {
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      int64_t(sizes.size()), sizes.data(), strides.data(),
+      dtype == ScalarType::Double ? aoti_torch_dtype_float64() : aoti_torch_dtype_float32(), aoti_torch_device_type_cpu(), 0,
+      &handle));
+  return Tensor(handle);
+}
+inline Tensor empty(const std::vector<int64_t>& sizes, ScalarType dtype = ScalarType::Float) {
+  std::vector<int64_t> strides(sizes.size());
+  int64_t stride = 1;
+  for (size_t n = sizes.size(); n-- > 0; stride *= sizes[n] > 1 ? sizes[n] : 1) strides[n] = stride;
+  return empty_strided(sizes, strides, dtype);
 }
 inline Tensor zeros(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::Float) {
   Tensor t = empty(std::move(sizes), dtype);
@@ -49,7 +62,6 @@ inline Tensor zeros(std::vector<int64_t> sizes, ScalarType dtype = ScalarType::F
   return t;
 }
 
-// Doubles as floats, in another shape.
 constexpr int64_t MOST = int64_t(1) << 31;  // of any size: their products of two then fit
 
 inline int64_t product(std::initializer_list<int64_t> factors) {
@@ -59,25 +71,38 @@ inline int64_t product(std::initializer_list<int64_t> factors) {
   return result;
 }
 
-// window: kernel_size, stride, padding, dilation, each vertical and horizontal.
-inline Shape shape_of(const Tensor& x, const std::vector<int64_t>& window, int64_t out_channels, int64_t groups) {
-  check(x, "input", ScalarType::Float, {-1, -1, -1, -1});
-  STD_TORCH_CHECK(window.size() == 8, "window must have 8 numbers, has ", window.size());
-  for (size_t n = 0; n < 8; ++n) {
-    const bool pads = n == 4 || n == 5;
-    STD_TORCH_CHECK(window[n] >= (pads ? 0 : 1) && window[n] < (1 << 20), "window has ", window[n], " at ", n);
+using Pair = std::vector<int64_t>;  // (vertical, horizontal)
+
+// How the kernel moves over the input.
+struct Window {
+  Pair kernel_size, stride, padding, dilation;
+
+  void check() const {
+    const struct { const char* name; const Pair& pair; int64_t least; } parts[] = {
+        {"kernel_size", kernel_size, 1}, {"stride", stride, 1}, {"padding", padding, 0}, {"dilation", dilation, 1}};
+    for (const auto& part : parts) {
+      STD_TORCH_CHECK(part.pair.size() == 2, part.name, " must have 2 numbers, has ", part.pair.size());
+      for (int64_t value : part.pair)
+        STD_TORCH_CHECK(value >= part.least && value < (1 << 20), part.name, " has ", value);
+    }
   }
+};
+
+inline Shape shape_of(const Tensor& x, const Window& window, int64_t out_channels, int64_t groups) {
+  check(x, "input", ScalarType::Float, {-1, -1, -1, -1});
+  window.check();
   for (int n = 0; n < 4; ++n) STD_TORCH_CHECK(x.size(n) < MOST, "input is too large");
   Shape s;
   s.batch = x.size(0), s.channels = x.size(1), s.height = x.size(2), s.width = x.size(3);
   s.out_channels = out_channels, s.groups = groups;
-  s.kernel_h = int(window[0]), s.kernel_w = int(window[1]), s.stride_h = int(window[2]), s.stride_w = int(window[3]);
-  s.pad_h = int(window[4]), s.pad_w = int(window[5]), s.dilation_h = int(window[6]), s.dilation_w = int(window[7]);
-  STD_TORCH_CHECK(window[0] * window[1] <= 128 && window[3] <= 32, "the CPU kernel takes at most 128 taps and a stride of 32");
-  s.out_height = (s.height + 2 * window[4] - window[6] * (window[0] - 1) - 1) / window[2] + 1;
-  s.out_width = (s.width + 2 * window[5] - window[7] * (window[1] - 1) - 1) / window[3] + 1;
-  STD_TORCH_CHECK(s.height + 2 * window[4] > window[6] * (window[0] - 1) && s.width + 2 * window[5] > window[7] * (window[1] - 1),
-                  "the kernel is larger than the padded input");
+  const auto& [kernel, stride, padding, dilation] = window;
+  s.kernel_h = int(kernel[0]), s.kernel_w = int(kernel[1]), s.stride_h = int(stride[0]), s.stride_w = int(stride[1]);
+  s.pad_h = int(padding[0]), s.pad_w = int(padding[1]), s.dilation_h = int(dilation[0]), s.dilation_w = int(dilation[1]);
+  STD_TORCH_CHECK(kernel[0] * kernel[1] <= 128 && stride[1] <= 32, "the CPU kernel takes at most 128 taps and a stride of 32");
+  const int64_t rows = s.height + 2 * padding[0] - dilation[0] * (kernel[0] - 1);
+  const int64_t columns = s.width + 2 * padding[1] - dilation[1] * (kernel[1] - 1);
+  STD_TORCH_CHECK(rows > 0 && columns > 0, "the kernel is larger than the padded input");
+  s.out_height = (rows - 1) / stride[0] + 1, s.out_width = (columns - 1) / stride[1] + 1;
   STD_TORCH_CHECK(groups >= 1 && s.channels >= 1 && out_channels >= 1 && s.channels % groups == 0 && out_channels % groups == 0,
                   "groups must divide the channels");
   STD_TORCH_CHECK(out_channels < MOST, "too many output channels");
@@ -99,9 +124,10 @@ inline bool channels_last(const Tensor& x) { return x.stride(1) == 1 && x.size(1
 
 inline Tensor empty_map(int64_t batch, int64_t channels, int64_t height, int64_t width, bool last) {
   const std::vector<int64_t> sizes = {batch, channels, height, width};
-  return torch::stable::empty(torch::headeronly::IntHeaderOnlyArrayRef(sizes.data(), 4), ScalarType::Float, std::nullopt,
-                              std::nullopt, std::nullopt,
-                              last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous);
+  if (!last) return empty(sizes);
+  const auto least = [](int64_t size) { return size > 1 ? size : 1; };
+  return empty_strided(sizes, {least(height) * least(width) * least(channels), 1, least(width) * least(channels), least(channels)},
+                       ScalarType::Float);
 }
 
 // A gradient whose pixels lie evenly: as it is, or a contiguous copy (of one that was expanded, say).

@@ -111,7 +111,7 @@ def test_made_on_meta_and_filled_later(name: str) -> None:
 
 def test_prints_like_conv2d() -> None:
     arguments: dict[str, Any] = {"kernel_size": (3, 5), "stride": 2, "dilation": 2, "groups": 2, "bias": False}
-    conv = nn.Conv2d(4, 8, **arguments, padding=(1, 2))
+    conv = nn.Conv2d(4, 8, **arguments, padding=(2, 4))
     assert create_conv("conv", 4, 8, **arguments).extra_repr() == conv.extra_repr()
     assert "RFAConv(\n  4, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)" in repr(RFAConv(4, 8))
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from rfaconv import RFAConv
+from rfaconv import RFAConv, create_conv
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo")
 
@@ -43,13 +43,18 @@ def process(rank: int, folder: Path, layer: nn.Module, shares: list[Tensor]) -> 
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("name", ["rfa", "rfcbam", "rfca"])
 @pytest.mark.parametrize(
     ("images", "stride"),
     [((2, 3), 1), ((4, 1, 0), 2)],
     ids=["unequal", "one with too few values for statistics of its own, one with none"],
 )
-def test_processes_equal_one_with_the_joint_batch(images: tuple[int, ...], stride: int, tmp_path: Path) -> None:
-    layer: Any = RFAConv(6, 5, 3, stride)
+def test_processes_equal_one_with_the_joint_batch(
+    name: str, images: tuple[int, ...], stride: int, tmp_path: Path
+) -> None:
+    layer: Any = create_conv(name, 6, 5, 3, stride)
+    if name == "rfca":  # its attention's own norm sees rows and columns, one at a time here
+        layer.attention.norm = nn.Identity()
     x = torch.randn(sum(images), 6, 9, 9)
     layer.features.norm.momentum = 0.3
     arguments = (tmp_path, layer, [*x.split(images)])

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from calls import rfa_conv2d
 from torch import Tensor
 
-from rfaconv.ops import rfa_conv2d
 from rfaconv.ops.window import Window
 
 

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rfaconv import UserError
-from rfaconv.ops import dispatch
-from rfaconv.ops.call import RFACall
+from rfaconv.ops import Backend, dispatch
 from rfaconv.profiling import SHAPES, LayerCost, LayerShape, ModelCost, Ratio, geometric_means, layer_costs, parse_shape
 from rfaconv.profiling.records import layers_csv, models_csv
 from rfaconv.profiling.tables import layer_table, layers_markdown, model_table, models_markdown
@@ -59,10 +58,19 @@ def one_operator(monkeypatch: pytest.MonkeyPatch) -> None:
 
     operator.register_autograd(backward, setup_context=keep)
 
-    def run(call: RFACall) -> Tensor:
-        return operator(call.input, call.weight, call.window.stride[0])
+    class OneOperator(Backend):
+        name = "one_operator"
 
-    backend = dispatch.Backend("one_operator", run, lambda: "a test's")
+        def patch_moments(self, x: Tensor, window: Any) -> Tensor:
+            taps = window.taps
+            return torch.ones(x.shape[1], 1 + taps + taps * taps, dtype=torch.float64)
+
+        def rf_conv2d(
+            self, x: Tensor, features: Any, operands: Any, weight: Tensor, bias: Any, window: Any, *rest: Any
+        ) -> Tensor:
+            return operator(x, weight, window.stride[0])
+
+    backend = OneOperator()
     monkeypatch.setattr(dispatch, "_backends", {**dispatch._backends, "one_operator": backend})
 
 
@@ -99,18 +107,18 @@ def test_layers_beside_conv2d_and_the_plain_formula() -> None:
     assert costs["rfa"].shape == LayerShape(*SMALL)
     assert costs["conv"].memory == 1
     assert costs["rfa"].memory > 1
-    # The plain formula is another one for rfa, differs for rf in eval mode alone, and does not exist for cam.
+    # The plain formula is another one for rfa and rf, and does not exist for cam.
     assert costs["rfa"].plain_inference is not None
     assert costs["rfa"].plain_training is not None
     assert costs["rfa"].plain_memory is not None
     assert costs["rf"].plain_inference is not None
-    assert costs["rf"].plain_training is None
+    assert costs["rf"].plain_training is not None
     assert costs["cam"].plain_inference is None
     assert costs["cam"].plain_memory is None
     # The block's memory is of the layers that the training times are of.
     assert costs["conv"].block_memory == 1
     assert costs["rfa"].plain_block_memory is not None
-    assert costs["rf"].plain_block_memory is None
+    assert costs["rf"].plain_block_memory is not None
     assert costs["cam"].plain_block_memory is None
 
 

@@ -29,4 +29,4 @@ def command() -> None:
     console.print(f"  {', '.join(recipe_names())}", highlight=False)
     console.print("\nbackends, in the order in which `auto` asks them", style="bold")
     for backend in backends():
-        console.print(f"  {backend.name:<10} {backend.says()}", highlight=False, markup=False)
+        console.print(f"  {backend.name:<10} {backend.description()}", highlight=False, markup=False)

@@ -19,8 +19,7 @@ from rfaconv.conversion.ranges import RangeMode
 from rfaconv.conversion.rules import Moments
 from rfaconv.conversion.run import Forward, evaluating, unchanged
 from rfaconv.conversion.surgery import explicit_padding
-from rfaconv.ops.stages import output_size
-from rfaconv.ops.window import Window
+from rfaconv.ops.window import Window, output_size
 
 T = TypeVar("T")
 

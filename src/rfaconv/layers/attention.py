@@ -7,37 +7,45 @@ features weighed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfaconv.ops.gated import Survey
+from rfaconv.ops.backend import Operands
+from rfaconv.ops.dispatch import preferred_backend
 from rfaconv.ops.stages import from_map, tap_softmax, to_map, window_mean
 from rfaconv.ops.window import Window
 
 Pool = Literal["max", "avg"]
 
 
+Pooled = Callable[[bool], tuple[Tensor, Tensor]]
+"""Features pooled over the channels (True) or over rows and columns (False): `rfaconv.ops.pool_features`."""
+
+
 class Attention(nn.Module):
-    """Base class: weighs features [B, C, kh, kw, h, w] and returns them in the same shape."""
+    """Base class: weighs features [B, C, kh, kw, h, w] and returns them in the same shape.
+
+    Kernels compute an attention that also defines `operands`; any other is computed by its `forward`.
+    """
+
+    has_operands = False
+    """Whether `operands` says the same as `forward`; so it is where one class defines both."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "forward" in vars(cls):
+            cls.has_operands = "operands" in vars(cls)
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} must define forward")
 
-
-class GatedAttention(Attention):
-    """An attention that is a product of two gates, made of a survey of the features (`rfaconv.ops.gated` has the
-    shapes of both): kernels can compute it without ever holding the features."""
-
-    survey: Survey | None = None
-    """The statistics `gates` wants; None where this attention cannot be had this way."""
-
-    def gates(self, first: Tensor, second: Tensor, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """The two gates from the two results of the survey."""
-        raise NotImplementedError(f"{type(self).__name__} must define gates")
+    def operands(self, x: Tensor, pooled: Pooled, window: Window) -> Operands:
+        """What weighs the features of x, for kernels that never hold them."""
+        raise NotImplementedError(f"{type(self).__name__} has no operands")
 
 
 class MapAttention(Attention):
@@ -72,7 +80,11 @@ class TapSoftmax(Attention):
         nn.init.uniform_(self.weight, -1.0, 1.0)
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
-        return features * tap_softmax(window_mean(x, window), self.weight, window.kernel_size)
+        plain = preferred_backend() == "reference"
+        return features * tap_softmax(window_mean(x, window), self.weight, window.kernel_size, plain)
+
+    def operands(self, x: Tensor, pooled: Pooled, window: Window) -> Operands:
+        return Operands(tap_weight=self.weight)
 
     def extra_repr(self) -> str:
         return f"{self.weight.shape[0]}, taps={self.weight.shape[1]}"
@@ -129,7 +141,7 @@ class SpatialAttention(Attention):
         return features * self.weights(features)
 
 
-class ChannelSpatialAttention(GatedAttention):
+class ChannelSpatialAttention(Attention):
     """CBAM's pair: channel attention from x and spatial attention.
 
     Args:
@@ -152,12 +164,13 @@ class ChannelSpatialAttention(GatedAttention):
         self.channel = ChannelAttention(channels, hidden, pools)
         self.spatial = SpatialAttention(kernel_size)
         self.spatial_sees = spatial_sees
-        self.survey = "places" if spatial_sees == "raw" else None
+        self.has_operands = spatial_sees == "raw"
 
-    def gates(self, first: Tensor, second: Tensor, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """Channel [B, C] and place [B, T, h, w], from the largest and the mean feature over C."""
-        pooled = torch.stack([first, second], dim=1).unflatten(2, window.kernel_size)
-        return self.channel.weights(x).flatten(1), self.spatial.from_pooled(pooled).flatten(1, 3)
+    def operands(self, x: Tensor, pooled: Pooled, window: Window) -> Operands:
+        both = torch.stack(pooled(True), dim=1).unflatten(2, window.kernel_size)
+        return Operands(
+            channel_gate=self.channel.weights(x).flatten(1), spatial_gate=self.spatial.from_pooled(both).flatten(1, 3)
+        )
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
         # The channel's weights do not depend on the features, so whoever sees them raw goes first.
@@ -170,15 +183,13 @@ class ChannelSpatialAttention(GatedAttention):
         return f"spatial_sees={self.spatial_sees!r}"
 
 
-class CoordinateAttention(GatedAttention):
+class CoordinateAttention(Attention):
     """A weight a row and a weight a column of the map, from its means along the other direction.
 
     Args:
         channels: C.
         hidden: width of the shared 1x1 convolution; None is max(8, C // 32).
     """
-
-    survey: Survey | None = "lines"
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()
@@ -188,10 +199,10 @@ class CoordinateAttention(GatedAttention):
         self.expand_rows = nn.Conv2d(hidden, channels, 1)
         self.expand_columns = nn.Conv2d(hidden, channels, 1)
 
-    def gates(self, first: Tensor, second: Tensor, x: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-        """Rows [B, C, kh, h] and columns [B, C, kw, w], from the means over each."""
-        (_, _, kh, h), (_, _, kw, w) = first.shape, second.shape
-        rows, columns = (lines.transpose(2, 3).flatten(2) for lines in (first, second))
+    def gates(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """The weights of rows [B, C, kh, h] and columns [B, C, kw, w], from the means over each."""
+        (_, _, kh, h), (_, _, kw, w) = rows.shape, columns.shape
+        rows, columns = (lines.transpose(2, 3).flatten(2) for lines in (rows, columns))
         both = torch.cat([rows, columns], dim=2).unsqueeze(3)
         both = F.hardswish(self.norm(self.reduce(both)))
         rows, columns = both.split([h * kh, w * kw], dim=2)
@@ -200,8 +211,12 @@ class CoordinateAttention(GatedAttention):
         return rows, columns
 
     def forward(self, features: Tensor, x: Tensor, window: Window) -> Tensor:
-        rows, columns = self.gates(features.mean((3, 5)), features.mean((2, 4)), x, window)
+        rows, columns = self.gates(features.mean((3, 5)), features.mean((2, 4)))
         return features * rows[:, :, :, None, :, None] * columns[:, :, None, :, None, :]
+
+    def operands(self, x: Tensor, pooled: Pooled, window: Window) -> Operands:
+        rows, columns = self.gates(*pooled(False))
+        return Operands(row_gate=rows, col_gate=columns)
 
 
 def _pool(x: Tensor, kind: Pool) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from rfaconv.errors import unknown_name
 from rfaconv.layers.attention import Attention, MapAttention
 from rfaconv.layers.folding import as_epilogue
-from rfaconv.ops.dispatch import preferred_backend
 from rfaconv.ops.epilogue import Epilogue
 from rfaconv.ops.window import IntPair, Window, pair
 
@@ -29,7 +28,8 @@ class ConvLayer(nn.Module):
         in_channels, out_channels: C and O.
         kernel_size: int or (vertical, horizontal); odd or even.
         stride: int or pair.
-        padding: int, pair, "valid" or "same" (only where it is symmetric); None is kernel_size // 2.
+        padding: int, pair, "valid" or "same" (only where it is symmetric); None, the one default that is not Conv2d's,
+            is half of the kernel, dilation counted: (dilation * (kernel_size - 1) + 1) // 2, as in the paper.
         dilation: int or pair.
         groups: of the convolution itself; attention and features are per channel or over all channels as ever.
         bias: whether the convolution has one.
@@ -50,7 +50,6 @@ class ConvLayer(nn.Module):
     """
 
     padding_mode = "zeros"
-    _takes_epilogue = False
     short_name: str | None = None
     """The registered name a conversion made it by; `rfaconv.save` writes it down."""
 
@@ -91,7 +90,8 @@ class ConvLayer(nn.Module):
             act = _named(act_layer, "act_layer")
             self.norm = None if norm is None else norm(out_channels)
             self.act = None if act is None else act()
-        self.to(dtype=dtype)
+        if dtype is not None:
+            self.to(dtype=dtype)
         self._reset_convolution()
 
     def _own_features(self) -> nn.Module | None:
@@ -139,15 +139,17 @@ class ConvLayer(nn.Module):
                 f"{type(self).__name__} expects [B, {self.in_channels}, H, W] or [{self.in_channels}, H, W], "
                 f"got shape {list(x.shape)}"
             )
-        # The reference computes the norm as the paper has it: the MAC counter wants to see it.
-        folds = self._takes_epilogue and preferred_backend() != "reference"
-        epilogue = as_epilogue(self.norm, self.act) if folds else None
+        epilogue = as_epilogue(self.norm, self.act) if self._folds_norm() else None
         if epilogue is not None:
             return self._convolve(x, epilogue)
         out = self._convolve(x, Epilogue())
         if self.norm is not None:
             out = self.norm(out)
         return out if self.act is None else self.act(out)
+
+    def _folds_norm(self) -> bool:
+        """Whether `_convolve` computes an epilogue."""
+        return False
 
     def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
         """The layer without its norm and activation, or with them as `epilogue`."""
@@ -172,7 +174,8 @@ def _resolve_padding(
 ) -> tuple[int, int]:
     kernel = pair(kernel_size, "kernel_size")
     if padding is None:
-        return kernel[0] // 2, kernel[1] // 2
+        steps = pair(dilation, "dilation")
+        return (steps[0] * (kernel[0] - 1) + 1) // 2, (steps[1] * (kernel[1] - 1) + 1) // 2
     if padding == "valid":
         return 0, 0
     if padding == "same":

@@ -46,7 +46,7 @@ def has_fixed_statistics(norm: nn.Module | None) -> TypeGuard[nn.BatchNorm2d]:
 
 def is_hooked(module: nn.Module | None) -> bool:
     """Whether someone wants to see the module or a part of it called."""
-    return module is not None and any(map(has_call_hooks, module.modules()))
+    return module is not None and (has_call_hooks(module) or any(map(is_hooked, module._modules.values())))
 
 
 def has_call_hooks(module: nn.Module) -> bool:

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rfaconv.layers.attention import (
-    Attention,
-    ChannelSpatialAttention,
-    CoordinateAttention,
-    GatedAttention,
-    TapSoftmax,
-)
+from rfaconv.layers.attention import Attention, ChannelSpatialAttention, CoordinateAttention, TapSoftmax
 from rfaconv.layers.base import ConvLayer
 from rfaconv.layers.folding import has_call_hooks, has_fixed_statistics, is_hooked
-from rfaconv.ops.call import GatedCall, RFACall
-from rfaconv.ops.dispatch import compute, preferred_backend, takes, takes_gated
+from rfaconv.ops.backend import Backend, Call, Features
+from rfaconv.ops.dispatch import choose_backend, preferred_backend
 from rfaconv.ops.epilogue import Epilogue
-from rfaconv.ops.gated import Features, batch_statistics, gated_conv2d
-from rfaconv.ops.stages import contract, fold_batch_norm, generate, norm_as_line, update_running
-from rfaconv.ops.window import Window
+from rfaconv.ops.stages import contract, contract_map, fold_batch_norm, generate, update_running
+from rfaconv.ops.window import Window, output_size
+
+PART = 2**20
+"""Feature values computed at a time in inference on a CPU without kernels: 4 MiB in float32, which caches hold
+(docs/benchmarks.md)."""
 
 
 class ReceptiveFieldFeatures(nn.Module):
@@ -48,10 +45,10 @@ class ReceptiveFieldFeatures(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, fold: bool = True) -> Tensor:
+        """Args: fold: compute a norm by running statistics with the convolution, which is the same."""
         norm = self.norm
-        # The reference computes the norm as the paper has it: benchmarks and the MAC counter want to see it.
-        if preferred_backend() != "reference" and has_fixed_statistics(norm) and not has_call_hooks(norm):
+        if fold and has_fixed_statistics(norm) and not has_call_hooks(norm):
             assert norm.running_mean is not None
             assert norm.running_var is not None
             line = (norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
@@ -63,30 +60,26 @@ class ReceptiveFieldFeatures(nn.Module):
     def batch_statistics(self) -> bool:
         """Whether the norm is by this batch's statistics rather than the running ones."""
         norm = self.norm
-        return isinstance(norm, nn.BatchNorm2d) and (norm.training or norm.running_mean is None)
+        return isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) and (norm.training or norm.running_mean is None)
 
-    def folded(self, x: Tensor) -> Features:
-        """The features of x with the norm, a BatchNorm2d, folded into the filters; in training, by x's own statistics.
-
-        Does to the norm what calling it would do.
-        """
-        norm = self.norm
-        assert isinstance(norm, nn.BatchNorm2d)
-        mean, var = norm.running_mean, norm.running_var
-        if not self.batch_statistics:
-            assert mean is not None
-            assert var is not None
-            line = (norm.weight, norm.bias, mean, var, norm.eps)
-            return Features(*fold_batch_norm(self.weight.float(), *line), None, self.window)
-        weight = self.weight.double()
-        found = batch_statistics(x.float(), weight, self.window)
-        momentum = _count_batch(norm)
-        if norm.training and mean is not None and var is not None:
-            update_running(mean, var, found.mean, found.var, found.values, momentum)
-        # Around their mean the filters make features of mean zero: the norm is a scale, and its bias.
-        scale, _ = norm_as_line(norm.weight, None, found.mean, found.var, norm.eps)
-        bias = weight.new_zeros(weight.shape[0]) if norm.bias is None else norm.bias.double()
-        return Features(weight * scale.view(-1, 1, 1, 1), bias, found.centre, self.window)
+    def folded(self, x: Tensor, backend: Backend) -> Features:
+        """The features of x with the norm folded into the filters; does to the norm what calling it would do."""
+        norm = cast("nn.BatchNorm2d | nn.SyncBatchNorm", self.norm)
+        moments, mean, var = None, norm.running_mean, norm.running_var
+        if self.batch_statistics:
+            mean = var = None
+            moments = backend.patch_moments(x, self.window)
+            if (group := shared_statistics(norm)) is not None:
+                moments = _SumOverProcesses.apply(moments, group)
+        features, found_mean, found_var = backend.fold_norm(
+            self.weight, norm.weight, norm.bias, mean, var, moments, norm.eps
+        )
+        if moments is not None:
+            momentum = _count_batch(norm)
+            if norm.training and norm.running_mean is not None and norm.running_var is not None:
+                count = moments.detach()[0, 0]
+                update_running(norm.running_mean, norm.running_var, found_mean, found_var, count, momentum)
+        return features
 
     def extra_repr(self) -> str:
         return f"{self.channels}, taps={self.window.taps}"
@@ -103,90 +96,81 @@ class ReceptiveFieldConv2d(ConvLayer):
     """
 
     features: ReceptiveFieldFeatures
+    backend: str | None = None
+    """Who computes this layer: a name of `rfaconv.ops.backends()`, which then goes before that of
+    `rfaconv.ops.use_backend`. None: that one, else the first that can."""
 
     def _own_features(self) -> ReceptiveFieldFeatures:
         return ReceptiveFieldFeatures(self.in_channels, self.window)
 
-    _takes_epilogue = True
+    def _folds_norm(self) -> bool:
+        # The reference computes the norm as the paper has it: the MAC counter wants to see it.
+        return (self.backend or preferred_backend()) != "reference"
 
     def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        if self._kernels_can(x):
-            return self._convolve_gated(x, epilogue)
-        features = self.features(x)
+        backend = self._backend(x)
+        if backend is None or backend.composes_modules:
+            return epilogue.apply(self._compose_parts(x, plain=backend is not None and backend.name == "reference"))
+        attention, features = self.attention, self.features.folded(x, backend)
+        assert attention is not None
+
+        def pooled(over_channels: bool) -> tuple[Tensor, Tensor]:
+            first, second = backend.pool_features(x, features, self.window, over_channels)
+            return first.to(self.weight.dtype), second.to(self.weight.dtype)
+
+        operands = attention.operands(x, pooled, self.window)
+        return backend.rf_conv2d(x, features, operands, self.weight, self.bias, self.window, self.groups, epilogue)
+
+    def _backend(self, x: Tensor) -> Backend | None:
+        """Who computes it; None where only its own modules can: others put in, or some that are to be seen called."""
+        attention, features = self.attention, self.features
+        call = Call(
+            x,
+            features.weight,
+            self.weight,
+            self.window,
+            features.batch_statistics,
+            shared_statistics(features.norm) is not None,
+            gated=attention is not None and attention.has_operands and type(attention) is not TapSoftmax,
+        )
+        chosen = choose_backend(self.backend, call)
+        if chosen.composes_modules:
+            return chosen
+        if attention is None or not attention.has_operands or is_hooked(features) or is_hooked(attention):
+            return None
+        if type(features.norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm):
+            return None
+        # A training program that torch.export writes is to have the norm as the norm that others can switch to eval.
+        return None if features.batch_statistics and _is_exporting() else chosen
+
+    def _compose_parts(self, x: Tensor, plain: bool) -> Tensor:
+        """Of the modules; in inference on a CPU some images at a time, since large tensors cost more than all else."""
+        images = x.shape[0]
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+        if not (plain or traced or torch.is_grad_enabled() or self.training) and x.device.type == "cpu" and x.numel():
+            values = x.shape[1] * self.window.taps * max(1, math.prod(output_size(x, self.window)))
+            images = max(1, PART // values)
+        if images >= x.shape[0] or self.attention is None or not self.attention.has_operands or self._is_watched():
+            return self._compose(x, plain)
+        return torch.cat([self._compose(part, plain) for part in x.split(images)])
+
+    def _compose(self, x: Tensor, plain: bool) -> Tensor:
+        features = self.features(x, not plain)
         if self.attention is not None:
             features = self.attention(features, x, self.window)
-        return epilogue.apply(contract(features, self.weight, self.bias, self.groups))
+        out = (contract_map if plain else contract)(features, self.weight, self.bias, self.groups)
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return out.contiguous(memory_format=torch.channels_last) if last else out
 
-    def _kernels_can(self, x: Tensor) -> bool:
-        """Whether kernels take it: nobody put other modules in, or wants to see them called one by one."""
-        attention, features = self.attention, self.features
-        if not isinstance(attention, GatedAttention) or attention.survey is None:
-            return False
-        if type(features.norm) is not nn.BatchNorm2d or is_hooked(features) or is_hooked(attention):
-            return False
-        return takes_gated(GatedCall(x, features.weight, self.weight, self.window, features.batch_statistics))
-
-    def _convolve_gated(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        attention = self.attention
-        assert isinstance(attention, GatedAttention)
-        assert attention.survey is not None
-        return gated_conv2d(
-            x,
-            self.features.folded(x),
-            attention.survey,
-            lambda first, second: attention.gates(first, second, x, self.window),
-            self.weight,
-            self.bias,
-            self.groups,
-            epilogue,
-        )
+    def _is_watched(self) -> bool:
+        return is_hooked(self.features) or is_hooked(self.attention)
 
 
 class RFAConv(ReceptiveFieldConv2d):
-    """Receptive-field attention convolution: a softmax over the taps of each receptive field. Short name `rfa`.
-
-    Computed as `rfaconv.ops.rfa_conv2d` is; the attribute `backend` names who computes it (None: the first that can).
-    Inside `rfaconv.ops.use_backend` that choice goes before it.
-    """
-
-    backend: str | None = None
+    """Receptive-field attention convolution: a softmax over the taps of each receptive field. Short name `rfa`."""
 
     def _own_attention(self, channels: int) -> Attention:
         return TapSoftmax(channels, self.window.taps)
-
-    def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        features, attention = self.features, self.attention
-        # Another norm or attention in their place, or someone who wants to see them called: the composition serves it.
-        if type(features.norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm) or type(attention) is not TapSoftmax:
-            return super()._convolve(x, epilogue)
-        if has_call_hooks(features) or has_call_hooks(features.norm) or has_call_hooks(attention):
-            return super()._convolve(x, epilogue)
-        norm = cast("nn.BatchNorm2d | nn.SyncBatchNorm", features.norm)
-        group = _processes(norm)
-        call = RFACall(
-            x,
-            features.weight,
-            attention.weight,
-            self.weight,
-            self.bias,
-            norm.weight,
-            norm.bias,
-            norm.running_mean,
-            norm.running_var,
-            norm.training,
-            0.0,
-            norm.eps,
-            self.window,
-            self.groups,
-            epilogue,
-            group,
-        )
-        # The process's choice, where there is one, is for the layers too: a benchmark or a counter relies on it.
-        backend = self.backend if preferred_backend() == "auto" else None
-        if group is not None and x.device.type != "cpu" and not takes(backend, call):
-            return super()._convolve(x, epilogue)  # where SyncBatchNorm itself can run
-        call = call._replace(momentum=_count_batch(norm))
-        return compute(call, backend)
 
 
 class RFCBAMConv(ReceptiveFieldConv2d):
@@ -203,12 +187,32 @@ class RFCAConv(ReceptiveFieldConv2d):
         return CoordinateAttention(channels)
 
 
-def _processes(norm: nn.Module) -> dist.ProcessGroup | None:
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of a tensor over the processes of a group, whose gradient is the sum of their gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group, total = group, x.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _SumOverProcesses.apply(grad.contiguous(), ctx.group), None
+
+
+def shared_statistics(norm: nn.Module) -> dist.ProcessGroup | None:
     """The processes that share the statistics in training; None where it is this one alone."""
     if type(norm) is not nn.SyncBatchNorm or not norm.training or not dist.is_available() or not dist.is_initialized():
         return None
     group = norm.process_group or dist.group.WORLD
     return group if dist.get_world_size(group) > 1 else None
+
+
+def _is_exporting() -> bool:
+    """Whether torch.export is tracing."""
+    found = getattr(torch.compiler, "is_exporting", None)
+    return found is not None and found()
 
 
 def _count_batch(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> float:

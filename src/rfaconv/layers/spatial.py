@@ -17,7 +17,7 @@ class AttentionConv2d(ConvLayer):
     """Conv2d over an input weighed by `attention`; without one it is Conv2d. Arguments as `ConvLayer`."""
 
     def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        if self.attention is not None:
+        if self.attention is not None and x.numel():  # nothing has no maximum
             features = x.unflatten(1, (-1, 1, 1))
             x = self.attention(features, x, _ONE_TAP).flatten(1, 3)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)

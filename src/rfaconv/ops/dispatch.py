@@ -1,50 +1,22 @@
-"""Who computes the operator: a list of backends, each of which may decline a call with a reason.
+"""Who computes a layer: a list of backends, each of which may say why it cannot.
 
-Further backends register here; the layers and `rfa_conv2d` know only this file.
+A call's own choice goes first, then the layer's (`layer.backend`), then that of `use_backend`, then "auto": the first
+that can. Further backends register here; the layers know only this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-
-from torch import Tensor
 
 from rfaconv.errors import UserError, unknown_name
-from rfaconv.ops.call import GatedCall, RFACall
-from rfaconv.ops.composed import rfa_composed
-from rfaconv.ops.cpu import backend as cpu
-from rfaconv.ops.reference import rfa_reference
-from rfaconv.ops.triton import backend as triton
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One implementation of the operator.
-
-    Attributes:
-        name: what users type, e.g. "torch".
-        run: computes the call; differentiable; updates the running statistics as F.batch_norm does.
-        declines: why it cannot take a call, as a sentence, or None if it can.
-        says: one line for `rfaconv info`.
-        takes_epilogue: whether `run` computes the call's epilogue; else that is done after it.
-        declines_gated: the same as `declines` of a gated convolution (`rfaconv.ops.gated`); None where it has no
-            kernels for those and leaves it to the layers to compose them of their modules.
-        auto: whether "auto" asks it; else it computes where it is named only.
-    """
-
-    name: str
-    run: Callable[[RFACall], Tensor]
-    says: Callable[[], str]
-    declines: Callable[[RFACall], str | None] = lambda call: None
-    takes_epilogue: bool = False
-    declines_gated: Callable[[GatedCall], str | None] | None = None
-    auto: bool = True
-
+from rfaconv.ops.backend import Backend, Call
+from rfaconv.ops.composed import ReferenceBackend, TorchBackend
+from rfaconv.ops.cpu.backend import CpuBackend
+from rfaconv.ops.triton.backend import TritonBackend
 
 _backends: dict[str, Backend] = {}
-_preferred = "auto"
+_used: list[tuple[object, str]] = []  # the blocks of `use_backend` that are open
 
 
 def register_backend(backend: Backend) -> None:
@@ -54,82 +26,45 @@ def register_backend(backend: Backend) -> None:
 
 def backends() -> list[Backend]:
     """All backends; first those that "auto" asks, in that order."""
-    return [*_asked(), *(backend for backend in _backends.values() if not backend.auto)]
+    known = [*reversed(_backends.values())]
+    return [*(b for b in known if b.auto), *(b for b in _backends.values() if not b.auto)]
 
 
 def preferred_backend() -> str:
     """The name that calls without a backend of their own use: "auto" unless inside `use_backend`."""
-    return _preferred
+    return _used[-1][1] if _used else "auto"
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
-    """Compute with `name` inside the block: all layers, and every call that names no backend of its own.
+    """Compute with `name` inside the block: all layers and calls that name no backend of their own.
 
-    For the whole process, not a thread.
+    For the whole process, not a thread; where blocks of several threads overlap, the one entered last counts.
     """
-    global _preferred
     _known(name)
-    previous, _preferred = _preferred, name
+    entry = (object(), name)
+    _used.append(entry)
     try:
         yield
     finally:
-        _preferred = previous
+        _used.remove(entry)
 
 
-def choose_backend(name: str | None, call: RFACall) -> Backend:
-    """The backend that takes `call`; a named one that declines raises a UserError with its reason."""
-    name = name or _preferred
-    _known(name)
-    if name != "auto":
-        _raise_if_declined(name, _backends[name].declines(call))
-        return _backends[name]
-    reasons = {}
-    for backend in _asked():
-        reason = backend.declines(call)
-        if reason is None:
-            return backend
-        reasons[backend.name] = reason
-    raise UserError(f"No backend takes this call: {'; '.join(f'{name}: {why}' for name, why in reasons.items())}.")
-
-
-def compute(call: RFACall, name: str | None = None) -> Tensor:
-    """The output of `call`, whose shapes fit, by the backend of that name; see `choose_backend`."""
-    chosen = choose_backend(name, call)
-    return chosen.run(call) if chosen.takes_epilogue else call.epilogue.apply(chosen.run(call))
-
-
-def takes(name: str | None, call: RFACall) -> bool:
-    """Whether the backend of that name takes `call`; for None the preferred one, for "auto" any that it asks."""
-    name = name or _preferred
-    _known(name)
-    asked = _asked() if name == "auto" else (_backends[name],)
-    return any(backend.declines(call) is None for backend in asked)
-
-
-def takes_gated(call: GatedCall) -> bool:
-    """Whether kernels take a gated convolution; else the layer composes it of its own modules.
+def choose_backend(name: str | None, call: Call) -> Backend:
+    """The backend that computes `call`: `name`, else that of `use_backend`, else the first that can.
 
     Raises:
-        UserError: the backend of `use_backend` has such kernels but declines; the message says why.
+        UserError: the named backend is unknown, or cannot; the message says why.
     """
-    if _preferred == "auto":
-        return any(b.declines_gated is not None and b.declines_gated(call) is None for b in _asked())
-    declines = _backends[_preferred].declines_gated
-    if declines is None:
-        return False
-    _raise_if_declined(_preferred, declines(call))
-    return True
-
-
-def _asked() -> Iterator[Backend]:
-    """Those that "auto" asks, in their order; no list, because every call of a layer comes by here."""
-    return (backend for backend in reversed(_backends.values()) if backend.auto)
-
-
-def _raise_if_declined(name: str, reason: str | None) -> None:
+    name = name or preferred_backend()
+    if name == "auto":
+        # "torch" takes everything, so there is one.
+        return next(b for b in reversed(_backends.values()) if b.auto and b.unsupported_reason(call) is None)
+    _known(name)
+    reason = _backends[name].unsupported_reason(call)
     if reason is not None:
         raise UserError(f"Backend '{name}' declines this call: {reason}")
+    return _backends[name]
 
 
 def _known(name: str) -> None:
@@ -137,22 +72,5 @@ def _known(name: str) -> None:
         unknown_name("backend", name, ["auto", *_backends])
 
 
-def _no_group(call: RFACall) -> str | None:
-    return None if call.process_group is None else "it has no statistics over several processes"
-
-
-register_backend(
-    Backend("reference", rfa_reference, lambda: "the paper's formula, step by step; any device and dtype", _no_group)
-)
-register_backend(
-    Backend("torch", rfa_composed, lambda: "PyTorch operators, no rearrangement, batch norm folded in eval", _no_group)
-)
-register_backend(
-    Backend(
-        "triton", triton.rfa_triton, triton.says, triton.declines,
-        takes_epilogue=True, declines_gated=triton.declines_gated, auto=False,  # until it has run on a GPU
-    )
-)  # fmt: skip
-register_backend(
-    Backend("cpu", cpu.rfa_cpu, cpu.says, cpu.declines, takes_epilogue=True, declines_gated=cpu.declines_gated)
-)
+for _backend in (ReferenceBackend(), TorchBackend(), TritonBackend(), CpuBackend()):
+    register_backend(_backend)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rfaconv.ops.window import Window
+from rfaconv.ops.window import Window, output_size
 
 
 def generate(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
@@ -32,6 +32,9 @@ def generate(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> 
 def generate_by_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, window: Window) -> Tensor:
     """`generate` as one depthwise convolution."""
     kernel_size, stride, padding, dilation = window
+    if any(pad > step * (size - 1) for pad, step, size in zip(padding, dilation, kernel_size, strict=True)):
+        # Windows that lie in the padding alone: some versions of torch cannot do them in channels_last on a CPU.
+        x = x.contiguous()
     features = F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
     return features.unflatten(1, (x.shape[1], *kernel_size))
 
@@ -45,14 +48,6 @@ def generate_by_patches(x: Tensor, weight: Tensor, window: Window) -> Tensor:
     return features.unflatten(3, output_size(x, window)).unflatten(2, kernel_size)
 
 
-def output_size(x: Tensor, window: Window) -> tuple[int, int]:
-    """Height and width of what `window` makes of x [B, C, H, W]."""
-    kernel_size, stride, padding, dilation = window
-    height = (x.shape[2] + 2 * padding[0] - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1
-    width = (x.shape[3] + 2 * padding[1] - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1
-    return height, width
-
-
 def _prefers_patches(x: Tensor, weight: Tensor, window: Window) -> bool:
     """Where patches and a batched product beat the depthwise convolution: training with a stride on the CPU.
 
@@ -61,6 +56,14 @@ def _prefers_patches(x: Tensor, weight: Tensor, window: Window) -> bool:
     """
     learns = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     return learns and x.device.type == "cpu" and max(window.stride) > 1 and x.numel() > 0
+
+
+def folded_features(x: Tensor, weight: Tensor, bias: Tensor, center: Tensor, window: Window) -> Tensor:
+    """relu(weight . (patch - center) + bias), as `fold_norm` returns them: [B, C, kh, kw, h, w] in x's dtype."""
+    if center.shape[0]:
+        taken = (weight.view(*center.shape, -1) @ center.unsqueeze(2)).flatten()
+        bias = bias - taken
+    return F.relu(generate_by_convolution(x, weight.to(x.dtype), bias.to(x.dtype), window), inplace=True)
 
 
 def window_mean(x: Tensor, window: Window) -> Tensor:
@@ -75,17 +78,21 @@ def window_mean(x: Tensor, window: Window) -> Tensor:
     return F.avg_pool2d(x, kernel_size, stride, (pad_h, pad_w))
 
 
-def tap_softmax(mean: Tensor, weight: Tensor, kernel_size: tuple[int, int]) -> Tensor:
+def tap_softmax(mean: Tensor, weight: Tensor, kernel_size: tuple[int, int], plain: bool = False) -> Tensor:
     """RFAConv's attention: softmax over the taps of weight[c, t] * mean[b, c, y, x].
 
     Args:
         mean: [B, C, h, w], the mean of each receptive field.
         weight: [C, T].
+        plain: make the logits by a 1x1 convolution, as the paper does: a counter of multiply-adds wants to see it.
 
     Returns:
         [B, C, kh, kw, h, w]; the taps of each receptive field sum to one.
     """
-    logits = mean.unsqueeze(2) * weight.view(*weight.shape, 1, 1)
+    if plain:
+        logits = F.conv2d(mean, weight.reshape(-1, 1, 1, 1), groups=mean.shape[1]).unflatten(1, weight.shape)
+    else:
+        logits = mean.unsqueeze(2) * weight.view(*weight.shape, 1, 1)
     return logits.softmax(2).unflatten(2, kernel_size)
 
 
@@ -103,6 +110,11 @@ def contract(features: Tensor, weight: Tensor, bias: Tensor | None, groups: int)
         [B, O, h, w].
     """
     return F.conv2d(features.flatten(1, 3), weight.reshape(weight.shape[0], -1, 1, 1), bias, groups=groups)
+
+
+def contract_map(features: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """`contract` as the paper writes it: a convolution of stride (kh, kw) over the map of taps."""
+    return F.conv2d(to_map(features), weight, bias, stride=tuple(weight.shape[2:]), groups=groups)
 
 
 def to_map(features: Tensor) -> Tensor:
@@ -145,10 +157,9 @@ def norm_as_line(
     return scale, shift if bias is None else shift + bias
 
 
-@torch.no_grad()
 def update_running(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: int, momentum: float
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: Tensor | int, momentum: float
 ) -> None:
     """Move running statistics towards a batch's as F.batch_norm does: to the unbiased variance of `count` values."""
-    running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-    running_var.lerp_((var * (count / (count - 1))).to(running_var.dtype), momentum)
+    running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
+    running_var.lerp_((var.detach() * (count / (count - 1))).to(running_var.dtype), momentum)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
+from torch import Tensor
+
 IntPair: TypeAlias = int | tuple[int, int]
 
 
@@ -41,3 +43,17 @@ class Window(NamedTuple):
     def taps(self) -> int:
         """T: how many taps the kernel has."""
         return self.kernel_size[0] * self.kernel_size[1]
+
+
+def output_size(x: Tensor, window: Window) -> tuple[int, int]:
+    """Height and width of what `window` makes of x [B, C, H, W]."""
+    return output_height_width(x.shape[2], x.shape[3], window)
+
+
+def output_height_width(height: int, width: int, window: Window) -> tuple[int, int]:
+    """The same from a height and a width."""
+    kernel_size, stride, padding, dilation = window
+    return (
+        (height + 2 * padding[0] - dilation[0] * (kernel_size[0] - 1) - 1) // stride[0] + 1,
+        (width + 2 * padding[1] - dilation[1] * (kernel_size[1] - 1) - 1) // stride[1] + 1,
+    )

@@ -96,11 +96,13 @@ _RULES: dict[Any, Callable[[Sequence[Any], Any], int]] = {
 
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; every module's own mode again after it."""
-    modes = [(module, module.training) for module in model.modules()]
+    """Eval mode and no layer's own backend inside the block; every module as it was after it."""
+    modes = [(module, module.training, vars(module).pop("backend", None)) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
+        for module, training, backend in modes:
             module.training = training
+            if backend is not None:
+                module.backend = backend

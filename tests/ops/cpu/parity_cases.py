@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rfaconv import create_conv
 from rfaconv.ops import use_backend
-from rfaconv.ops.operator_call import FEWEST_VALUES
+from rfaconv.ops.kernels import FEWEST_VALUES
 from rfaconv.ops.window import Window
 
 

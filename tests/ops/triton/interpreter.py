@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -22,7 +21,9 @@ from triton.runtime.interpreter import InterpretedFunction, InterpreterBuilder, 
 from triton.runtime.jit import JITFunction
 
 from rfaconv.ops import dispatch
-from rfaconv.ops.triton import backend, kernels, library
+from rfaconv.ops.backend import Call
+from rfaconv.ops.triton import kernels, library
+from rfaconv.ops.triton.backend import TritonBackend
 
 
 @contextmanager
@@ -108,12 +109,21 @@ def _on_the_cpu() -> Iterator[None]:
     """The implementations in the place of the C++ ones, which are back when the library goes; and a backend that lets
     CPU tensors through to them.
     """
-    lenient = replace(
-        dispatch._backends["triton"], declines=backend.declines_call, declines_gated=backend.declines_gated_call
-    )
+
+    class Lenient(TritonBackend):
+        device_type = "cpu"
+
+        def unsupported_reason(self, call: Call) -> str | None:
+            if call.input.device.type == "meta":
+                return "it runs on CUDA devices, not on 'meta'"
+            return self.unsupported_call(call)
+
+        def _out_dtype(self, x: torch.Tensor) -> torch.dtype:
+            return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+
     with (
         torch.library._scoped_library("rfaconv", "IMPL") as added,
-        mock.patch.dict(dispatch._backends, {"triton": lenient}),
+        mock.patch.dict(dispatch._backends, {"triton": Lenient()}),
     ):
         library.register(added, "CPU", allow_override=True)
         yield

@@ -10,15 +10,16 @@ from typing import Any
 
 import pytest
 import torch
-from calls import call, cast
+from calls import call, cast, rfa_conv2d
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rfaconv import UserError, create_conv
-from rfaconv.ops import rfa_conv2d, use_backend
-from rfaconv.ops.shapes import flat
-from rfaconv.ops.triton import backend, library
+from rfaconv.ops import dispatch, use_backend
+from rfaconv.ops.backend import Call
+from rfaconv.ops.triton import library
+from rfaconv.ops.triton.backend import TritonBackend
 from rfaconv.ops.window import Window
 
 # ---- Declining -----------------------------------------------------------------------------------------------------
@@ -42,20 +43,26 @@ assert "rfaconv.ops.triton.kernels" not in sys.modules
     assert done.stdout.strip() == "Backend 'triton' declines this call: it runs on CUDA devices, not on 'cpu'"
 
 
-DECLINED: list[tuple[str, dict[str, Any]]] = [
-    ("it computes in float32, bfloat16 and float16, not in torch.float64", cast(call(), torch.float64)),
-    ("input is torch.bfloat16 and weight torch.float32", call(input=torch.randn(3, 4, 8, 8).bfloat16())),
-    ("it takes strided tensors, not torch.sparse_coo", call(input=torch.randn(3, 4, 8, 8).to_sparse())),
-    ("it takes at most 64 taps", call(kernel=(5, 13), padding=6)),
-    ("the input or the output is empty", call((0, 3, 6, 7))),
-    ("batch statistics of fewer than 32 values a channel", call((1, 3, 6, 7), training=True)),
+def a_call(x: Tensor, kernel: tuple[int, int] = (3, 3), by_batch: bool = False) -> Call:
+    """A call of a layer on x."""
+    weight = torch.randn(6, x.shape[1], *kernel, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+    return Call(x, weight, weight, Window(kernel, padding=(6, 6) if max(kernel) > 3 else (0, 0)), by_batch)
+
+
+DECLINED = [
+    ("it computes in float32, bfloat16 and float16, not in torch.float64", a_call(torch.randn(3, 4, 8, 8).double())),
+    ("input is torch.bfloat16 and weight torch.float32", a_call(torch.randn(3, 4, 8, 8).bfloat16())),
+    ("it takes strided tensors, not torch.sparse_coo", a_call(torch.randn(3, 4, 8, 8).to_sparse())),
+    ("it takes at most 64 taps", a_call(torch.randn(3, 4, 8, 8), (5, 13))),
+    ("the input or the output is empty", a_call(torch.randn(0, 3, 6, 7))),
+    ("batch statistics of fewer than 32 values a channel", a_call(torch.randn(1, 3, 6, 7), by_batch=True)),
 ]
 
 
 @pytest.mark.parametrize(("reason", "declined"), DECLINED)
-def test_what_it_declines(reason: str, declined: dict[str, Any], device: str) -> None:
-    with pytest.raises(UserError, match=f"Backend 'triton' declines this call: {reason}"):
-        rfa_conv2d(**cast(declined, device), backend="triton")
+def test_what_it_declines(reason: str, declined: Call, device: str) -> None:
+    given = declined._replace(**{name: getattr(declined, name).to(device) for name in ("input", "weight")})
+    assert str(dispatch._backends["triton"].unsupported_reason(given)).startswith(reason)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace")
@@ -89,7 +96,7 @@ def test_what_is_missing_is_said(
     monkeypatch.setattr(torch.version, "hip", hip)
     monkeypatch.setattr(library, "MISSING", library._missing())
     assert (library.MISSING is None) if why is None else str(library.MISSING).startswith(why)
-    assert backend.says().startswith("Triton kernels" if why is None else f"not here: {why}")
+    assert TritonBackend().description().startswith("Triton kernels" if why is None else f"not here: {why}")
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
@@ -111,12 +118,15 @@ WINDOWS = {"3x3": Window((3, 3), padding=(1, 1)), "asymmetric": Window((3, 2), (
 OPERATORS = [
     "patch_moments",
     "patch_moments_backward",
-    "rfa",
-    "rfa by moments",
-    "rfa_backward",
-    "rfa_backward by moments",
-    "norm_backward",
-    "norm_backward by moments",
+    "fold_norm",
+    "fold_norm by moments",
+    "fold_norm_backward",
+    "fold_norm_backward by moments",
+    "pool_features",
+    "rf_conv2d",
+    "rf_conv2d centred",
+    "rf_conv2d_backward",
+    "rf_conv2d_backward centred",
 ]
 
 
@@ -132,46 +142,57 @@ def named(operator: str, window: Window, device: str, batch: int = 2, learns: bo
     if window.stride != (1, 1):
         x = x.contiguous(memory_format=torch.channels_last)
     height, width = torch.nn.functional.conv2d(x, torch.ones(1, 2, kh, kw, device=device), None, *window[1:]).shape[2:]
+    name, _, special = operator.partition(" ")
+    dtype = torch.float32 if name == "fold_norm" else torch.float64
 
     def draw(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(shape, device=device, dtype=dtype)
 
+    kernel = (features, 1, kh, kw) if name.startswith("fold") else (outputs, channels, kh, kw)
+    centred = channels if special else 0
     given: dict[str, Any] = {
         "input": x,
-        "feature_weight": draw(features, 1, kh, kw),
-        "attention_weight": draw(channels, taps),
-        "weight": draw(outputs, channels, kh, kw),
+        "feature_weight": draw(features, 1, kh, kw, dtype=dtype),
+        "feature_bias": draw(features, dtype=dtype),
+        "center": draw(centred, taps, dtype=torch.float64),
+        "tap_weight": draw(channels, taps),
+        "weight": draw(*kernel),
         "bias": draw(outputs),
         "norm_weight": draw(features),
         "norm_bias": draw(features),
     }
     if learns:
         given = {name: tensor.requires_grad_() for name, tensor in given.items()}
-    moments = "moments" in operator and not operator.startswith("patch")
+    moments = None
+    if special == "by moments":
+        image = torch.randn(1, channels, 5, 6, device=device)
+        moments = torch.ops.rfaconv.patch_moments(image, *window)
     given |= {
-        "mean": None if moments else draw(features),
-        "var": None if moments else draw(features).abs() + 0.1,
-        "moments": torch.ops.rfaconv.patch_moments(x.detach(), flat(window)) if moments else None,
-        "count": max(1, batch * height * width) if moments else 0,
+        "mean": None if moments is not None else draw(features),
+        "var": None if moments is not None else draw(features).abs() + 0.1,
+        "moments": moments,
         "eps": 1e-5,
-        "window": flat(window),
+        **window._asdict(),
         "groups": 1,
         "scale": None,
         "shift": None,
         "act": 0,
-        "grad": draw(channels, taps + taps * taps, dtype=torch.float64),
+        "over_channels": True,
+        "count_ties": False,
+        "grad": draw(channels, 1 + taps + taps * taps, dtype=torch.float64),
         "grad_out": draw(batch, outputs, height, width),
-        "grad_x": torch.randn_like(x),
-        "sum": draw(channels, taps, dtype=torch.float64),
-        "outer": draw(channels, taps, taps, dtype=torch.float64),
+        "grad_weight": draw(features, 1, kh, kw, dtype=torch.float64),
+        "grad_bias": draw(features, dtype=torch.float64),
+        "grad_center": draw(centred, taps, dtype=torch.float64),
         "input_too": True,
     }
-    return {argument.name: given[argument.name] for argument in function(operator).default._schema.arguments}
+    names = [argument.name for argument in function(operator).default._schema.arguments]
+    return {name: given.get(name) for name in names}
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_opcheck(operator: str, device: str) -> None:
-    learns = operator in ("patch_moments", "rfa", "rfa by moments")
+    learns = operator in ("patch_moments", "rf_conv2d", "rf_conv2d centred", "fold_norm", "fold_norm by moments")
     arguments = named(operator, WINDOWS["3x3"], device, learns=learns)
     torch.library.opcheck(function(operator), tuple(arguments.values()))
 
@@ -193,7 +214,9 @@ def test_wrong_tensors_are_refused_before_a_kernel_reads_them(operator: str, dev
     arguments = named(operator, WINDOWS["3x3"], device)
     for name, value in arguments.items():
         # Any map is an input, of its own size, where nothing else has the batch or the channels.
-        if not isinstance(value, Tensor) or operator == "patch_moments":
+        if not isinstance(value, Tensor) or operator == "patch_moments" or operator.startswith("fold"):
+            continue
+        if name == "center" and not value.numel():
             continue
         grown = torch.zeros([size + 1 for size in value.shape], dtype=value.dtype, device=device)
         for wrong in (grown, value.to(torch.int64), value[None]):
@@ -202,11 +225,18 @@ def test_wrong_tensors_are_refused_before_a_kernel_reads_them(operator: str, dev
 
 
 @pytest.mark.parametrize(
-    "window", [[], [3, 3, 1, 1, 0, 0, 1], [0, 3, 1, 1, 0, 0, 1, 1], [3, 3, 1, 0, 0, 0, 1, 1], [9, 9, 1, 1, 0, 0, 1, 1]]
+    "window",
+    [
+        ([], [1, 1], [0, 0], [1, 1]),
+        ([3, 3], [1, 1], [0, 0], [1]),
+        ([0, 3], [1, 1], [0, 0], [1, 1]),
+        ([3, 3], [1, 0], [0, 0], [1, 1]),
+        ([9, 9], [1, 1], [0, 0], [1, 1]),
+    ],
 )
-def test_wrong_windows_are_refused(window: list[int], device: str) -> None:
+def test_wrong_windows_are_refused(window: tuple[list[int], ...], device: str) -> None:
     with pytest.raises((ValueError, RuntimeError)):
-        torch.ops.rfaconv.patch_moments(torch.randn(2, 2, 20, 20, device=device), window)
+        torch.ops.rfaconv.patch_moments(torch.randn(2, 2, 20, 20, device=device), *window)
 
 
 @pytest.fixture
@@ -223,14 +253,13 @@ def _autocast() -> Iterator[None]:
 @pytest.mark.usefixtures("_autocast")
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "training"])
 def test_autocast_computes_in_its_dtype(training: bool, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = cast(call(training=training), device)
-    seen = []
-    monkeypatch.setattr(backend, "run", lambda given: seen.append(given) or given.input)
+    from rfaconv.ops.triton import operators
+
+    arguments, seen, real = cast(call(training=training), device), [], operators.rf_conv2d
+    monkeypatch.setattr(operators, "rf_conv2d", lambda *given: seen.append(given) or real(*given))
     assert rfa_conv2d(**arguments, backend="triton").dtype == torch.bfloat16
-    assert (seen[0].input.dtype, seen[0].weight.dtype) == (torch.bfloat16, torch.bfloat16)
-    assert (seen[0].feature_weight.dtype, seen[0].running_var.dtype) == (torch.float32, torch.float32)
-    if training:  # it is the layer's own that is to be updated
-        assert seen[0].running_var is arguments["running_var"]
+    assert (seen[0][0].dtype, seen[0][9].dtype) == (torch.bfloat16, torch.bfloat16)
+    assert (seen[0][1].dtype, seen[0][4].dtype) == (torch.float64, torch.float32)
 
 
 @pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])

@@ -12,8 +12,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / "benchmarks/triton_resources.py"
 KERNELS = {
-    "add_products", "prepare", "convolve", "generate", "finish", "differentiate", "gather", "differentiate_norm",
-    "correction", "survey_places", "survey_lines", "generate_gated",
+    "add_products", "convolve", "generate", "finish", "differentiate", "gather", "survey_places", "survey_lines",
+    "generate_gated",
 }  # fmt: skip
 
 

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.nn.functional as F
+from calls import rfa_conv2d
 from parity import Case, compute, doubt, worst_violation
 from torch import Tensor
 
-from rfaconv.ops import rfa_conv2d
+from rfaconv.ops import Operands, fold_norm, rf_conv2d
 from rfaconv.ops.epilogue import ACTS, Epilogue
-from rfaconv.ops.shapes import flat
 from rfaconv.ops.window import Window
 
 
@@ -128,10 +128,15 @@ def test_what_follows_in_inference_is_computed_too(act: str, last: bool, way: st
     }
     mean, var = (value.float().to(device) for value in case.running)
     epilogue = Epilogue(torch.randn(5, device=device), torch.randn(5, device=device), act)
-    ours, plain = (
-        rfa_conv2d(**arguments, running_mean=mean, running_var=var, padding=1, epilogue=epilogue, backend=backend)
-        for backend in ("triton", "reference")
-    )
+    plain = epilogue.apply(rfa_conv2d(**arguments, running_mean=mean, running_var=var, padding=1, backend="reference"))
+    norm = (arguments["feature_weight"], arguments["norm_weight"], arguments["norm_bias"])
+    with torch.no_grad():
+        features = fold_norm(*norm, running_mean=mean, running_var=var, backend="triton")[0]
+        operands = Operands(tap_weight=arguments["attention_weight"])
+        convolution = (arguments["weight"], arguments["bias"])
+        ours = rf_conv2d(
+            arguments["input"], features, operands, *convolution, padding=1, epilogue=epilogue, backend="triton"
+        )
     torch.testing.assert_close(ours, plain, rtol=1e-5, atol=1e-5)
     assert ours.is_contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
@@ -140,7 +145,8 @@ def test_what_follows_in_inference_is_computed_too(act: str, last: bool, way: st
 def test_moments_lose_nothing(dtype: torch.dtype, device: str) -> None:
     """Small whole numbers far from 0, whose variance a sum in float32 would not know; 131 rows are two segments."""
     x = 128 + torch.randint(0, 2, (4, 1, 131, 4)).to(dtype)
-    found = torch.ops.rfaconv.patch_moments(x.to(device), flat(Window((3, 3), (2, 1), (1, 1))))
+    found = torch.ops.rfaconv.patch_moments(x.to(device), *Window((3, 3), (2, 1), (1, 1)))
     patches = F.unfold(x.double(), (3, 3), padding=1, stride=(2, 1)).view(4, 1, 9, -1).permute(1, 2, 0, 3).flatten(2)
-    wanted = torch.cat([patches.sum(2), (patches @ patches.mT).flatten(1)], 1)
+    count = torch.full((1, 1), patches.shape[2], dtype=torch.float64)
+    wanted = torch.cat([count, patches.sum(2), (patches @ patches.mT).flatten(1)], 1)
     assert torch.equal(found.cpu(), wanted)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from rfaconv.ops.operators import FINGERPRINT  # the library adds implementations to what is defined there
+from rfaconv.ops.operators.definition import fingerprint
 
 MOST_TAPS, MOST_STRIDE = 128, 32
 """What the kernels take: MAX_TAPS and MAX_PHASES of csrc/tile.h."""
@@ -21,7 +21,7 @@ def _load() -> str | None:
     """Load the operators; why that fails, as half a sentence, or None."""
     if not _LIBRARY.exists():
         return "it was not built when rfaconv was installed (it needs a C++20 compiler and torch 2.10 or later)"
-    if FINGERPRINT.encode() not in _LIBRARY.read_bytes():
+    if fingerprint().encode() not in _LIBRARY.read_bytes():
         return f"{_LIBRARY.name} was built from other sources than these"
     try:
         torch.ops.load_library(_LIBRARY)
@@ -39,7 +39,7 @@ MISSING = _load()
 def warn_missing() -> None:
     """Say, once a process, that the slow way is taken."""
     warnings.warn(
-        f"rfaconv's CPU kernel is not used: {MISSING}. RFAConv computes the same several times as slowly. "
+        f"rfaconv's CPU kernel is not used: {MISSING}. The layers compute the same several times as slowly. "
         "To build it: pip install --no-build-isolation --no-deps --force-reinstall rfaconv",
         stacklevel=2,
     )

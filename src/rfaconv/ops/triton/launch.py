@@ -6,11 +6,10 @@ import math
 from typing import Any
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
-from rfaconv.ops.triton.kernels import backward, forward, norm, sums
+from rfaconv.ops.triton.kernels import backward, forward, sums
 from rfaconv.ops.triton.problem import (
     FEW_TAPS,
     TILE,
@@ -22,7 +21,6 @@ from rfaconv.ops.triton.problem import (
     fused_tile,
     gradient_tile,
 )
-from rfaconv.ops.triton.table import empty_table
 
 A_SEGMENT = 8
 """Rows of x that a program of `gather` walks."""
@@ -37,23 +35,6 @@ MOST_SUMS = 96
 """How many sums a lane of it holds where there are more than FEW_TAPS taps: registers, float64 takes two."""
 
 OPTIONS: dict[str, Any] = {"num_stages": 2, "enable_fp_fusion": True}
-
-
-def coefficients(
-    feature_weight: Tensor, attention_weight: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None,
-    mean: Tensor | None, var: Tensor | None, moments: Tensor | None, count: int, eps: float, groups: int,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """What the other kernels want of a call's parameters; the features' batch mean and variance, or nothing."""
-    channels, taps = attention_weight.shape
-    made = empty_table(attention_weight, channels, groups, taps)
-    found = 0 if moments is None else channels * taps
-    batch_mean, batch_var = made.new_empty(found), made.new_empty(found)
-    norm.prepare[(taps, channels)](
-        feature_weight, attention_weight, norm_weight, norm_bias, mean, var, moments, count, eps,
-        made, batch_mean, batch_var, channels // groups,
-        T=taps, PADDED=_padded(taps), num_warps=1, **OPTIONS,
-    )  # fmt: skip
-    return made, batch_mean, batch_var
 
 
 def convolve(
@@ -159,32 +140,6 @@ def add_products(
     return parts.sum(0)
 
 
-def differentiate_norm(
-    feature_weight: Tensor, norm_weight: Tensor | None, mean: Tensor | None, var: Tensor | None,
-    moments: Tensor | None, count: int, eps: float, sum_: Tensor, outer: Tensor,
-) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:  # fmt: skip
-    """Gradients of feature_weight, norm_weight and norm_bias; the coefficients of what goes back through the batch."""
-    channels, taps = sum_.shape
-    grads = (
-        torch.empty_like(feature_weight),
-        feature_weight.new_empty(channels * taps),
-        feature_weight.new_empty(channels * taps),
-    )
-    scales, through_var = torch.empty_like(sum_), torch.empty_like(sum_)
-    meta = {"T": taps, "PADDED": _padded(taps), "num_warps": 1, **OPTIONS}
-    norm.differentiate_norm[(taps, channels)](
-        feature_weight, norm_weight, mean, var, moments, count, eps, sum_, outer, *grads, scales, through_var, **meta
-    )
-    made = empty_table(feature_weight, 0 if moments is None else channels, 1, taps)
-    if moments is not None:
-        norm.correction[(taps, channels)](feature_weight, moments, count, sum_, scales, through_var, made, **meta)
-    return grads, made
-
-
 def grid_over(z: Tensor, tile: Tile) -> tuple[int, int, int]:
     """Programs (pixel tile, channel tile, group) over z [groups, T, some channels, n]."""
     return math.ceil(z.shape[3] / (tile.q * tile.p)), math.ceil(z.shape[2] / TILE), z.shape[0]
-
-
-def _padded(taps: int) -> int:
-    return max(2, triton.next_power_of_2(taps))

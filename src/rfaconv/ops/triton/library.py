@@ -15,8 +15,9 @@ import torch
 import rfaconv.ops.operators  # noqa: F401 (implementations are added to what is defined there)
 
 OPERATORS = {
-    "operators": ("patch_moments", "patch_moments_backward", "rfa", "rfa_backward", "norm_backward"),
-    "gated": ("survey_features", "contract_gated"),
+    "operators": ("patch_moments", "patch_moments_backward", "rf_conv2d", "rf_conv2d_backward"),
+    "pooling": ("pool_features",),
+    "fold": ("fold_norm", "fold_norm_backward"),
 }
 """By the module that has them."""
 
@@ -54,7 +55,7 @@ def implementation(module: str, name: str) -> Callable[..., Any]:
 
     def run(*args: Any) -> Any:
         found = getattr(importlib.import_module(f"rfaconv.ops.triton.{module}"), name)
-        x = args[1] if name.endswith("backward") else args[0]
+        x = args[0]
         if not x.is_cuda:
             return found(*args)
         # Triton launches on the current device; and a backward pass under autocast must not cast what is float32 here.

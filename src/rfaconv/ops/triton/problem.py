@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from rfaconv.ops.shapes import output_size
+from rfaconv.ops.window import Window, output_height_width
 
 MOST_TAPS = 64
 """Of a kernel: a program keeps all taps of its pixels in registers, and T x T float64 matrices for a channel."""
@@ -52,7 +52,7 @@ class Problem(NamedTuple):
     """Whether channels are neighbours in x's memory, rather than columns."""
 
     @classmethod
-    def of(cls, x: Tensor, window: list[int], outputs: int = 1, groups: int = 1) -> Problem:
+    def of(cls, x: Tensor, window: Window, outputs: int = 1, groups: int = 1) -> Problem:
         """The sizes of a call on x.
 
         Raises:
@@ -60,18 +60,20 @@ class Problem(NamedTuple):
         """
         if x.dim() != 4:
             raise ValueError(f"input must have 4 dimensions, has {x.dim()}")
-        if len(window) != 8 or min(window[:4]) < 1 or min(window[4:6]) < 0 or min(window[6:]) < 1:
-            raise ValueError(f"window must be 8 numbers, positive but for the padding, got {window}")
-        if window[0] * window[1] > MOST_TAPS:
-            raise ValueError(f"the Triton kernels take at most {MOST_TAPS} taps, got {window[0] * window[1]}")
+        if any(len(part) != 2 for part in window):
+            raise ValueError(f"kernel_size, stride, padding and dilation must be pairs, got {window}")
+        kernel_size, stride, padding, dilation = window = Window.of(*map(tuple, window))  # type: ignore[arg-type]
+        if window.taps > MOST_TAPS:
+            raise ValueError(f"the Triton kernels take at most {MOST_TAPS} taps, got {window.taps}")
         if groups < 1 or x.shape[1] % groups or outputs % groups:
             raise ValueError(f"groups={groups} must divide {x.shape[1]} channels and {outputs} outputs")
-        size = output_size((x.shape[2], x.shape[3]), window)
+        size = output_height_width(x.shape[2], x.shape[3], window)
         if min(size) < 1:
             raise ValueError("the kernel is larger than the padded input")
         batch, channels, height, width = x.shape
         last = x.stride(1) == 1 and channels > 1
-        return cls(batch, channels, height, width, outputs, *size, groups, tuple(window), last)
+        flat = (*kernel_size, *stride, *padding, *dilation)
+        return cls(batch, channels, height, width, outputs, *size, groups, flat, last)
 
     @property
     def taps(self) -> int:

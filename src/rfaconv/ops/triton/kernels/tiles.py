@@ -6,7 +6,7 @@ A program holds a tile of Q*P pixels and C channels of one group, as a block of 
 so that a thread holds Q pixels of the same few channels and loads a filter's weight once for all of them. An index over
 channels is [1, C, 1] or [1, 1, C], one over pixels [Q, 1, P] or [Q, P, 1]; the arithmetic is the same for both.
 
-The coefficients of a tile are a table [ROWS, TILE], which `norm.prepare` makes: a row is one number of each of its
+The coefficients of a tile are a table [ROWS, TILE], which `table.table_of` makes: a row is one number of each of its
 channels, so that all rows lie at distances known to the compiler, and nothing is masked:
     T*T  weights, that of tap s in feature t in row t*T + s, the batch norm folded
     T    offsets of the features
