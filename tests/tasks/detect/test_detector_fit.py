@@ -25,6 +25,7 @@ from rfaconv.tasks.detect.evaluate import read_detections
 from rfaconv.tasks.detect.pictures import choose_examples, example, judged, precision_recall, size_bars
 from rfaconv.tasks.detect.recipe import DetectRecipe
 from rfaconv.tasks.detect.scores import Boxes, Detections
+from rfaconv.tasks.detect.trainer import RecipeTrainer
 from rfaconv.tasks.recipe import load_recipe
 from rfaconv.tasks.rundir import read_result
 from rfaconv.tasks.training import Machine
@@ -66,6 +67,24 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     assert again == resumed
     other = fit(replace(job, seed=2), tmp_path / "other", machine=CPU)
     assert other.curves["train_loss"] != undisturbed.curves["train_loss"]
+
+
+def test_a_diverged_training_stops(
+    scenes: DetectionData, quick: DetectRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ultralytics takes no learning rate above 1, so the second epoch is given a weight that is NaN."""
+    begin = RecipeTrainer._begin_epoch
+
+    def poison(trainer: RecipeTrainer) -> None:
+        begin(trainer)
+        if trainer.epoch == 1:
+            next(trainer.model.parameters()).data.fill_(float("nan"))
+
+    monkeypatch.setattr(RecipeTrainer, "_begin_epoch", poison)
+    result = fit(DetectJob("yolov8n", "conv", scenes, quick, 0), tmp_path / "run", machine=CPU)
+    assert (result.diverged, dict(result.metrics)) == (2, {})
+    assert {len(values) for values in result.curves.values()} == {2}
+    assert not (tmp_path / "run" / "model.pt").exists()
 
 
 def test_killed_after_the_last_epoch_it_only_evaluates(
