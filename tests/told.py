@@ -10,7 +10,7 @@ import pytest
 from rfaconv.cli import main
 
 NO_NETWORK = """
-import socket, sys
+import os, socket, subprocess, sys
 import urllib.request
 attempts = []
 
@@ -18,12 +18,32 @@ def refuse(*args, **kwargs):
     attempts.append(args)
     raise OSError("no network")
 
+class Started(subprocess.Popen):
+    def __init__(self, args, *more, **kwargs):
+        if args[0] != "/sbin/ldconfig":  # ctypes.util looks for a library
+            attempts.append(args)
+        super().__init__(args, *more, **kwargs)
+
+subprocess.Popen = Started
+os.system = refuse
+
 for name in ("getaddrinfo", "create_connection", "gethostbyname"):
     setattr(socket, name, refuse)
 socket.socket.connect = socket.socket.connect_ex = socket.socket.sendto = refuse
 urllib.request.urlopen = refuse
 """
-"""The beginning of a program without a network; `attempts` are the calls that wanted one."""
+"""The beginning of a program without a network; `attempts` are the calls that wanted one, and programs started."""
+
+WATCHED = f"""{NO_NETWORK}
+import PIL.Image
+from rfaconv.cli import main
+before = PIL.Image.open
+try:
+    main()
+finally:
+    print("attempts", attempts, PIL.Image.open is before)
+"""
+"""`rfaconv` without a network; its last line is "attempts [] True" where it asked for none and left PIL as it was."""
 
 
 def assert_mistake(

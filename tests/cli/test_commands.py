@@ -15,7 +15,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from rfaconv import create_model
 from rfaconv.data import load_classification
+from rfaconv.locks import folder_lock
+from rfaconv.tasks.checkpoint import ModelRecord, save_model
 from told import assert_mistake
 
 QUICK = ["--epochs", "1", "--set", "augment=none", "--set", "batch_size=512", "--accelerator", "cpu"]
@@ -53,6 +56,7 @@ OUT = ["-o", "out.safetensors"]
         (["compare", "--data", "nowhere"], "nowhere"),
         (["compare", "--plugin", "nothing.py"], "There is no plugin file 'nothing.py'."),
         (["train", "--conv", "rfx"], "Unknown convolution 'rfx'."),
+        (["train", "--seed", "-1"], "A seed is 0 or more, got -1."),
         (["train", "--set", "lr"], "--set takes name=value"),
         (["train", "--accelerator", "tpu"], "--accelerator is auto, cpu or gpu"),
         (["eval", "nowhere"], "There is no model 'nowhere'"),
@@ -160,6 +164,35 @@ def test_train_eval_predict_on_a_folder_of_ones_own(tmp_path: Path) -> None:
     assert len(rows) == 25
     assert {row["class1"] for row in rows if not row["error"]} <= {"shirts", "trousers"}
     assert all(float(row["probability1"]) >= float(row["probability2"]) for row in rows if not row["error"])
+
+
+def test_a_table_is_never_written_over_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    record = ModelRecord("resnet10s", "conv", ("a", "b"), 1, 28, "resize")
+    save_model(tmp_path / "model.safetensors", create_model("resnet10s", num_classes=2, in_chans=1), record)
+    for name in ("photo.png", "other.jpg"):
+        Image.new("L", (28, 28)).save(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for out in ("photo.png", "other.jpg", "new.png"):
+        words = ["predict", "model.safetensors", "photo.png", "--out", out]
+        assert_mistake(words, f"'{out}' is an image; choose another --out.", tmp_path, monkeypatch, capsys)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_training_that_diverges_says_so_and_ends_with_3(tmp_path: Path) -> None:
+    """Once more it is read, not trained; and one command a folder."""
+    options = ["--model", "resnet10s", "--set", "lr=1e30", *QUICK, "--epochs", "4", "--out", "run", "--no-tensorboard"]
+    for _ in range(2):
+        done = rfaconv("train", *options, cwd=tmp_path)
+        assert done.returncode == 3, done.stderr
+        assert "seed 0: diverged at epoch 1" in " ".join(done.stdout.split())
+        assert "Model:" not in done.stdout
+        found = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert (found["diverged"], found["metrics"], len(found["curves"]["train_loss"])) == (1, {}, 1)
+        assert not list((tmp_path / "run").glob("*.safetensors"))
+    with folder_lock(tmp_path / "run"):
+        held = rfaconv("train", *options, cwd=tmp_path)
+    assert held.returncode == 2
+    assert "'run' is in use by process" in held.stderr
 
 
 def test_a_broken_image_stops_before_training_or_is_left_out(tmp_path: Path) -> None:

@@ -163,6 +163,22 @@ def test_a_model_of_other_data_is_refused(data: ClassificationData, recipe: Reci
         evaluate(model, record, replace(data, classes=("hat", *data.classes[1:])))
 
 
+def test_a_diverged_training_stops_and_is_not_gone_on_with(
+    data: ClassificationData, recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it was killed between the epoch and the result."""
+    wild = job(data, recipe.changed({"lr": 1e30}))
+    with monkeypatch.context() as patch:
+        patch.setattr("rfaconv.tasks.training.write_result", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fit(wild, tmp_path)
+    assert (tmp_path / "last.ckpt").exists()
+    result = fit(wild, tmp_path)
+    assert (result.diverged, dict(result.metrics)) == (1, {})
+    assert {len(values) for values in result.curves.values()} == {1}
+    assert fit(wild, tmp_path).diverged == 1
+
+
 COMMAND = [
     "-m", "rfaconv", "train", "--conv", "rfa", "--accelerator", "cpu", "--epochs", "1",
     "--set", "augment=none", "--set", "batch_size=500", "--no-tensorboard",

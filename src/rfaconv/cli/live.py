@@ -61,9 +61,10 @@ class Live:
             self.bars.remove_task(self.running.pop(run))
         self.bars.update(self.overall, completed=self.done)
         width = len(str(self.total))
+        figure = f"{self.metric.label} {result.metrics[self.metric.key]:.2%}" if result.diverged is None else ""
         self.console.print(
-            f"[{self.done:>{width}}/{self.total}] {run[0]:<8} seed {run[1]}  {self.metric.label} "
-            f"{result.metrics[self.metric.key]:.2%}  {result.seconds:.0f} s",
+            f"[{self.done:>{width}}/{self.total}] {run[0]:<8} seed {run[1]}  "
+            f"{figure or f'diverged at epoch {result.diverged}'}  {result.seconds:.0f} s",
             highlight=False,
             markup=False,
         )

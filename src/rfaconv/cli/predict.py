@@ -66,8 +66,17 @@ def command(
         raise UserError(f"{len(failed)} of {len(paths)} files could not be read, e.g. '{failed[0]}'.")
 
 
+def _check_out(out: Path | None, paths: list[Path]) -> None:
+    """Refuse to write a table over an image, or under an image's name."""
+    from rfaconv.data.files import is_image
+
+    if out is not None and (is_image(out.name) or out.resolve() in {path.resolve() for path in paths}):
+        raise UserError(f"--out is the CSV file to write, and '{out}' is an image; choose another --out.")
+
+
 def _boxes(model: Path, paths: list[Path], out: Path | None) -> None:
     """Print or write the boxes of each image."""
+    _check_out(out, paths)
     from rfaconv.tasks.detect.predict import as_csv, predict
 
     found = list(predict(model, paths))
@@ -84,6 +93,7 @@ def _boxes(model: Path, paths: list[Path], out: Path | None) -> None:
 
 def _classes(network: Any, record: Any, paths: list[Path], top: int, out: Path | None) -> list[Path]:
     """Print or write the classes of each image; returns the files that could not be read."""
+    _check_out(out, paths)
     from rfaconv.tasks.classify.predict import predict
 
     found = list(predict(network, record, paths, top=top, device=options.best_device()))

@@ -178,7 +178,7 @@ def _segment(
 
 
 def _detect(data: DataWords, model: ModelWords, recipe: RecipeWords, machine: Machine) -> DetectTask:
-    require("ultralytics", "detect")
+    require("rfaconv.models.yolo", "detect")  # not ultralytics itself, which it sets up
     from rfaconv.models.yolo.rows import Where
     from rfaconv.tasks.detect.fit import configuration, one_process
     from rfaconv.tasks.detect.recipe import DetectRecipe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,9 @@ import typer
 
 from rfaconv.cli import options, tasks
 from rfaconv.cli.options import console
+from rfaconv.errors import UserError
 from rfaconv.layers.registry import conv_factory
+from rfaconv.locks import folder_lock
 
 
 def command(
@@ -57,6 +60,8 @@ def command(
 
     options.use_plugins(plugin)
     conv_factory(conv)
+    if min(seed, data_seed) < 0:
+        raise UserError(f"A seed is 0 or more, got {min(seed, data_seed)}.")
     job = tasks.make_task(
         task,
         tasks.DataWords(data, channels, skip_broken, check, data_seed),
@@ -68,10 +73,15 @@ def command(
     )
     keep_freed_memory()
     folder = out or Path("runs") / f"{job.model}-{conv}-seed{seed}"
-    with Live(console, 1, job.metric) as live:
+    # The other processes of this training must not ask for the lock that the first one holds.
+    lock = folder_lock(folder) if options.is_first_process() else nullcontext()
+    with lock, Live(console, 1, job.metric) as live:
         result = job.fit(conv, seed, folder, lambda progress: live.progress((conv, seed), progress))
     if options.is_first_process():
         figures = ", ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
-        console.print(f"{job.title}, {conv}, seed {seed}: {figures}", highlight=False)
+        said = figures if result.diverged is None else f"diverged at epoch {result.diverged}"
+        console.print(f"{job.title}, {conv}, seed {seed}: {said}", highlight=False, markup=False)
+        if result.diverged is not None:
+            raise typer.Exit(3)
         made = folder / ("model.pt" if task == "detect" else "model.safetensors")
         console.print(f"Model: {options.shown(made)}", highlight=False, soft_wrap=True)

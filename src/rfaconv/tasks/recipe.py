@@ -71,8 +71,16 @@ class Recipe:
         for name, least in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("warmup_epochs", 0), ("weight_decay", 0)):
             if not least <= getattr(self, name) < float("inf"):  # so written that nan is refused too
                 raise UserError(f"The recipe's {name} must be finite and at least {least}, got {getattr(self, name)}.")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise UserError(f"The recipe's ema_decay must lie between 0 and 1, got {self.ema_decay}.")
+        for name in ("momentum", "label_smoothing", "ema_decay"):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < 1 or (value == 0 and name != "ema_decay")):
+                raise UserError(f"The recipe's {name} must lie between 0 and 1, got {value}.")
+        for name, least in (("image_size", 1), ("gradient_clip", 0)):
+            value = getattr(self, name)
+            if value is not None and not least <= value < float("inf"):
+                raise UserError(f"The recipe's {name} must be finite and at least {least}, got {value}.")
+        if any(milestone < 1 for milestone in self.milestones):
+            raise UserError(f"The recipe's milestones are epochs, 1 or later, got {list(self.milestones)}.")
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "milestones": list(self.milestones)}

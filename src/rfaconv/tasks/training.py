@@ -74,6 +74,7 @@ def fit_job(
 
     Leaves plan.json (what it is), metrics.csv (a row an epoch), model.safetensors and result.json. While it runs,
     last.ckpt holds the last whole epoch: a kill costs the epoch in progress, and the numbers come out the same.
+    A training that diverges stops and leaves its curves and the epoch, no model and no figures.
 
     Args:
         module: builds the model to train; called once everything is seeded.
@@ -96,10 +97,13 @@ def fit_job(
         trainer.fit(trained, datamodule=loaders(machine.workers), ckpt_path=checkpoint if checkpoint.exists() else None)
     except SystemExit as stop:  # Lightning makes an exit of Ctrl-C, which is for the caller to decide
         raise KeyboardInterrupt from stop
-    metrics, more = evaluate(trained.model, trainer.strategy.root_device)
-    result = RunResult(job.conv, job.seed, metrics, trained.curves, trained.seconds)
+    metrics, more = dict[str, float](), dict[str, Any]()
+    if trained.diverged is None:
+        metrics, more = evaluate(trained.model, trainer.strategy.root_device)
+    result = RunResult(job.conv, job.seed, metrics, trained.curves, trained.seconds, trained.diverged)
     if trainer.is_global_zero:
-        save_model(run_dir / "model.safetensors", trained.model, job.record)
+        if trained.diverged is None:
+            save_model(run_dir / "model.safetensors", trained.model, job.record)
         write_result(run_dir, result, **more)
         checkpoint.unlink(missing_ok=True)
     return result

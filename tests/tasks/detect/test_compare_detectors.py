@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rfaconv.data.detection import DetectionData
-from told import assert_mistake
+from told import WATCHED, assert_mistake
 
 SEVEN = ["conv", "rfa", "rfcbam", "rfca", "cam", "cbam", "ca"]
 
@@ -51,6 +51,22 @@ def test_convolutions_from_one_command(convs: list[str], scenes: DetectionData, 
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("data:image/png;base64") >= 9
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [["train"], ["compare", "--convs", "rfa", "--seeds", "1", "--jobs", "1"]], ids=lambda words: words[0]
+)
+def test_trainings_ask_for_no_network(command: list[str], scenes: DetectionData, tmp_path: Path) -> None:
+    """In a process of its own, where Ultralytics is imported by the command; nor is a program (pip) started."""
+    data = scenes.write(tmp_path / "data")
+    quick = ["--task", "detect", "--data", str(data), "--epochs", "1", "--set", "batch_size=8", "--accelerator", "cpu"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL")}
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, *command, *quick, "--set", "image_size=64", "--out", "out"],
+        capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().splitlines()[-1] == "attempts [] True"
 
 
 @pytest.mark.parametrize(

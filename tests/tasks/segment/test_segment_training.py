@@ -134,6 +134,21 @@ def test_a_classifiers_weights_and_bf16(
         fit(replace(job, conv="rfa"), tmp_path / "other")
 
 
+def test_divergence_is_not_masks_without_a_pixel_that_counts(
+    scenes: SegmentationData, recipe: SegmentRecipe, network: Network, tmp_path: Path
+) -> None:
+    short = recipe.changed({"epochs": 2})
+    wild = fit(SegmentJob(network, "conv", scenes, short.changed({"lr": 1e30}), 0), tmp_path / "wild")
+    assert (wild.diverged, dict(wild.metrics)) == (1, {})
+
+    class Nothing(SceneImages):
+        def mask(self, index: int) -> torch.Tensor:
+            return torch.full_like(super().mask(index), 255)
+
+    empty = replace(scenes, val=Nothing(render_scenes("test", 4, 64, 0), "test"))
+    assert fit(SegmentJob(network, "conv", empty, short, 0), tmp_path / "empty").diverged is None
+
+
 def test_every_manner_of_looking_gives_figures(
     scenes: SegmentationData, recipe: SegmentRecipe, network: Network, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from rfaconv.tasks.module import TrainedModule
@@ -25,7 +24,6 @@ class Classifier(TrainedModule):
     def __init__(self, model: nn.Module, recipe: Recipe, num_classes: int, seed: int) -> None:
         super().__init__(model, recipe, seed, CURVES)
         self.loss = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.top1 = MulticlassAccuracy(num_classes, average="micro")
         self.top5 = MulticlassAccuracy(num_classes, average="micro", top_k=min(5, num_classes))
 
@@ -43,11 +41,5 @@ class Classifier(TrainedModule):
         self.top5.update(logits, targets)
 
     def on_validation_epoch_end(self) -> None:
-        # Validation is the last thing in a training epoch, so the training loss is whole here.
-        figures = {
-            "train_loss": self.train_loss.compute().item(),
-            "val_loss": self.val_loss.compute().item(),
-            "val_top1": self.top1.compute().item(),
-            "val_top5": self.top5.compute().item(),
-        }
-        self.record_epoch(figures, (self.train_loss, self.val_loss, self.top1, self.top5))
+        figures = {"val_top1": self.top1.compute().item(), "val_top5": self.top5.compute().item()}
+        self.record_epoch(figures, (self.top1, self.top5))

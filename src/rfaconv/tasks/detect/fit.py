@@ -130,20 +130,18 @@ def fit(
         trainer = RecipeTrainer(settings, config, job.data, report, weights)
         if not trainer.finished():
             trainer.train()
-    found = evaluate(
-        trainer.model_path, job.data, image_size=job.image_size, batch_size=job.recipe.batch_size, device=device
-    )
-    save_detections(run_dir / "detections.npz", found.found)
-    metrics = {
-        name: value for name, value in found.scores.metrics.items() if value == value
-    }  # no size that is not there
-    result = RunResult(job.conv, job.seed, metrics, trainer.curves, trainer.seconds)
-    write_result(
-        run_dir,
-        result,
-        class_ap=_plain(found.scores.class_ap),
-        precision=_plain(_mean_precision(found.scores.precision)),
-    )
+    metrics, more = dict[str, float](), dict[str, Any]()
+    if trainer.diverged is None:
+        found = evaluate(
+            trainer.model_path, job.data, image_size=job.image_size, batch_size=job.recipe.batch_size, device=device
+        )
+        save_detections(run_dir / "detections.npz", found.found)
+        # Without sizes of which there are no boxes.
+        metrics = {name: value for name, value in found.scores.metrics.items() if value == value}
+        precision = _mean_precision(found.scores.precision)
+        more = {"class_ap": _plain(found.scores.class_ap), "precision": _plain(precision)}
+    result = RunResult(job.conv, job.seed, metrics, trainer.curves, trainer.seconds, trainer.diverged)
+    write_result(run_dir, result, **more)
     _tidy(run_dir)
     return result
 

@@ -6,6 +6,7 @@ kept, in a file that is replaced at once.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -25,6 +26,7 @@ from rfaconv.files import replacing, write_text
 from rfaconv.models.yolo.trainer import AttentionDetectionTrainer
 from rfaconv.tasks.callbacks import Progress, curves_csv
 from rfaconv.tasks.detect.dataset import CheckedDataset
+from rfaconv.tasks.module import weights_are_finite
 
 CURVES = ("lr", "train_loss", "val_loss", "val_map50", "val_map")
 
@@ -45,6 +47,7 @@ class RecipeTrainer(AttentionDetectionTrainer):
     Attributes:
         curves: one value an epoch; val_map50 and val_map by Ultralytics' own reckoning.
         seconds: wall time of the training, over all its parts.
+        diverged: the epoch (from 1) in which the loss or the weights stopped being finite, which ends the training.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RecipeTrainer(AttentionDetectionTrainer):
         self.report, self.images = report, images
         self.curves: dict[str, list[float]] = {name: [] for name in CURVES}
         self.seconds = 0.0
+        self.diverged: int | None = None
         self._started, self._batch = time.perf_counter(), 0
         self.add_callback("on_train_epoch_start", RecipeTrainer._begin_epoch)
         self.add_callback("on_train_batch_end", RecipeTrainer._count_batch)
@@ -76,9 +80,9 @@ class RecipeTrainer(AttentionDetectionTrainer):
     def finished(self) -> bool:
         """Whether all epochs were done by an earlier start, whose curves it then has."""
         state = self._read_state()
-        if not self.model_path.is_file() or not state or state["epoch"] + 1 < self.epochs:
+        if not state or not state["diverged"] and (not self.model_path.is_file() or state["epoch"] + 1 < self.epochs):
             return False
-        self.curves, self.seconds = state["curves"], state["seconds"]
+        self.curves, self.seconds, self.diverged = state["curves"], state["seconds"], state["diverged"]
         return True
 
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> CheckedDataset:
@@ -108,7 +112,9 @@ class RecipeTrainer(AttentionDetectionTrainer):
     def save_model(self) -> bool:
         """Keep the state of the epoch that is done; after the last one, write model.pt first."""
         self._record()
-        if self.epoch + 1 >= self.epochs:
+        if not math.isfinite(self.curves["train_loss"][-1]) or not weights_are_finite(self.model):
+            self.diverged, self.stop = self.epoch + 1, True
+        elif self.epoch + 1 >= self.epochs:
             super().save_model()
             made = Path(self.save_dir) / ".model.pt"
             strip_optimizer(self.last, str(made))
@@ -125,6 +131,7 @@ class RecipeTrainer(AttentionDetectionTrainer):
             "best_fitness": None if self.best_fitness is None else float(self.best_fitness),
             "curves": self.curves,
             "seconds": self.seconds,
+            "diverged": self.diverged,
         }
         with replacing(self.state_path) as file:
             torch.save(state, file)
@@ -135,7 +142,7 @@ class RecipeTrainer(AttentionDetectionTrainer):
         """Nothing: the last epoch counts, and it is evaluated by COCO's definition."""
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """A training that diverges is a result."""
+        """A training that diverges is a result: `save_model` ends it."""
         return False
 
     def _read_state(self) -> dict[str, Any]:

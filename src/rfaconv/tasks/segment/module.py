@@ -6,7 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchmetrics import MeanMetric
 
 from rfaconv.errors import UserError
 from rfaconv.tasks.module import TrainedModule
@@ -32,7 +31,6 @@ class Segmenter(TrainedModule):
         super().__init__(model, recipe, seed, CURVES)
         self.freeze_norm = recipe.freeze_norm
         self.loss = SegmentationLoss(recipe.dice, recipe.label_smoothing)
-        self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.scores = Scores(classes)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -60,11 +58,8 @@ class Segmenter(TrainedModule):
         self.scores.update(logits.argmax(1), masks)
 
     def on_validation_epoch_end(self) -> None:
-        # Validation is the last thing in a training epoch, so the training loss is whole here.
         figures, _ = self.scores.compute()
-        losses = {"train_loss": self.train_loss.compute().item(), "val_loss": self.val_loss.compute().item()}
-        metrics = (self.train_loss, self.val_loss, *self.scores.metrics)
-        self.record_epoch(losses | {f"val_{name}": value for name, value in figures.items()}, metrics)
+        self.record_epoch({f"val_{name}": value for name, value in figures.items()}, self.scores.metrics)
 
     def _share(self, count: Tensor) -> Tensor:
         mean: Tensor = self.trainer.strategy.reduce(count.clone(), reduce_op="mean")

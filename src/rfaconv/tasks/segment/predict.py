@@ -131,12 +131,12 @@ def _targets(paths: Sequence[Path], out: Path) -> list[Path]:
         # With its suffix, where a.jpg and a.png lie in one folder.
         names = [path.relative_to(common) for path in resolved]
     targets = [out / name for name in names]
-    written = {
-        target.resolve().with_name(f"{target.name}{end}") for target in targets for end in (".png", "-overlay.png")
-    }
-    for path in paths:
-        if path.resolve() in written:
-            raise UserError(f"A mask would be written over the image '{path}'; choose another --out.")
+    # In a folder that images lie in, every file may be one, also of those that were not named.
+    folders = {path.resolve().parent for path in paths}
+    for target in targets:
+        for made in (target.with_name(f"{target.name}{end}").resolve() for end in (".png", "-overlay.png")):
+            if made.parent in folders and made.exists():
+                raise UserError(f"A mask would be written over the image '{made}'; choose another --out.")
     return targets
 
 
