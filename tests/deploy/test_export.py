@@ -16,6 +16,8 @@ from rfaconv.deploy.modules import TapSum
 def trained_like(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
             for value in (module.weight, module.running_var):
                 nn.init.uniform_(value, 0.5, 1.5)
             for value in (module.bias, module.running_mean):

@@ -27,6 +27,10 @@ class TapSum(nn.Module):
         [B, C, H, W] to [B, O, h, w].
     """
 
+    bias: Tensor | None
+    largest: Tensor
+    smallest: Tensor
+
     def __init__(self, layer: ReceptiveFieldConv2d) -> None:
         super().__init__()
         features, norm, attention = layer.features, layer.features.norm, layer.attention
