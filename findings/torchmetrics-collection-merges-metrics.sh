@@ -47,7 +47,7 @@ def accuracies():
 
 
 def f1s():
-    return {"half": BinaryF1Score(threshold=0.5), "high": BinaryF1Score(threshold=0.7)}
+    return {"low": BinaryF1Score(threshold=0.5), "high": BinaryF1Score(threshold=0.7)}
 
 
 pixels = [
@@ -66,8 +66,8 @@ print("without groups: ", right)
 print("batches turned round:", turned)
 sys.exit(
     not (
-        got == [{"all": 0.625, "ignoring": 0.625}, {"half": 0.8571, "high": 0.8571}]
-        and right == [{"all": 0.625, "ignoring": 0.8333}, {"half": 0.8571, "high": 0.8}]
+        got == [{"all": 0.625, "ignoring": 0.625}, {"low": 0.8571, "high": 0.8571}]
+        and right == [{"all": 0.625, "ignoring": 0.8333}, {"low": 0.8571, "high": 0.8}]
         and turned == right[0]
     )
 )
