@@ -60,7 +60,9 @@ def test_trainings_ask_for_no_network(command: list[str], scenes: DetectionData,
     """In a process of its own, where Ultralytics is imported by the command; nor is a program (pip) started."""
     data = scenes.write(tmp_path / "data")
     quick = ["--task", "detect", "--data", str(data), "--epochs", "1", "--set", "batch_size=8", "--accelerator", "cpu"]
-    environment = {name: value for name, value in os.environ.items() if name not in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL")
+    }
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, *command, *quick, "--set", "image_size=64", "--out", "out"],
         capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=300,

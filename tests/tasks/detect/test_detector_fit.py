@@ -141,7 +141,9 @@ def test_commands_ask_for_no_network(command: str, fitted: Fitted, tmp_path: Pat
     """In a process of its own, where Ultralytics is imported by the command."""
     data = fitted.job.data
     more = ["--data", str(data.write(tmp_path))] if command == "eval" else [str(data.val[0].path)]
-    environment = {name: value for name, value in os.environ.items() if name not in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("YOLO_OFFLINE", "YOLO_AUTOINSTALL")
+    }
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, command, str(fitted.folder), *more],
         capture_output=True, text=True, check=False, env=environment, cwd=tmp_path, timeout=300,

@@ -80,7 +80,8 @@ class RecipeTrainer(AttentionDetectionTrainer):
     def finished(self) -> bool:
         """Whether all epochs were done by an earlier start, whose curves it then has."""
         state = self._read_state()
-        if not state or not state["diverged"] and (not self.model_path.is_file() or state["epoch"] + 1 < self.epochs):
+        whole = self.model_path.is_file() and bool(state) and state["epoch"] + 1 >= self.epochs
+        if not state or not (state["diverged"] or whole):
             return False
         self.curves, self.seconds, self.diverged = state["curves"], state["seconds"], state["diverged"]
         return True
