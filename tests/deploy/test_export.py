@@ -52,3 +52,13 @@ def test_above_tolerance_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(rfaconv.UserError, match="not written"):
         export(model, tmp_path / "model.onnx", torch.randn(1, 3, 32, 32), tolerance=-1.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nan_at_the_second_size_alone_is_not_written(tmp_path: Path) -> None:
+    class LogOfSize(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * torch.log(torch.ones_like(x[:1, :1, :1]).sum() * -1 + 40)  # finite up to a width of 39
+
+    with pytest.raises(rfaconv.UserError, match="not written"):
+        export(LogOfSize(), tmp_path / "model.onnx", torch.randn(1, 3, 32, 32))
+    assert list(tmp_path.iterdir()) == []

@@ -53,7 +53,8 @@ def export(model: nn.Module, path: str | Path, example: Tensor, *, tolerance: fl
         session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         reference = model.training, model.eval()
         try:
-            deviation = max(_deviation(session, model, x) for x in (example, _other(example)))
+            # torch's maximum keeps a NaN, which Python's would drop.
+            deviation = float(torch.tensor([_deviation(session, model, x) for x in (example, _other(example))]).max())
         finally:
             reference[1].train(reference[0])
         if not deviation <= tolerance:
