@@ -1,4 +1,4 @@
-"""The README's six lines from a Roboflow export to a comparison."""
+"""The six lines of docs/detection.md from a Roboflow export to a comparison."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pathlib import Path
 
 from forms import image, write_coco
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/detection.md"
 QUICK = ["--epochs", "1", "--set", "image_size=64", "--set", "batch_size=2", "--accelerator", "cpu"]
 MORE = {"train": QUICK, "compare": [*QUICK, "--seeds", "1", "--jobs", "1"], "data": [], "eval": [], "predict": []}
 
 
 def test_six_lines(tmp_path: Path) -> None:
-    section = README.read_text("utf-8").split("## Object detection")[1].split("\n## ")[0]
-    lines = re.findall(r"^    (.+)$", section.split("```")[0], re.MULTILINE)
+    lines = re.findall(r"^    (.+)$", PAGE.read_text("utf-8").split("\n## ")[0], re.MULTILINE)
     assert lines[0].startswith("pip install '.[detect]'")
     assert len(lines) == 6
     write_coco(tmp_path / "Downloads" / "my-project.v3i.coco")
