@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rfaconv.comparison.results import Comparison, Metric, ModelCost, Ratio, RunResult, diverged_at
+from rfaconv.comparison.results import Comparison, Metric, ModelCost, Ratio, RunResult
 from rfaconv.comparison.statistics import (
     _power,
     holm,
@@ -336,23 +336,6 @@ def test_what_always_diverged_has_no_figure(who: str) -> None:
         assert rows["rfa"].verdict == "diverged"
         assert rows["ca"].difference is not None
     assert "nan" not in " ".join(comparison.conclusion)
-
-
-def test_a_training_loss_that_is_not_finite_is_divergence_though_nobody_said_so() -> None:
-    comparison = compared({"conv": CONV, "rfa": [0.3333] * 3})
-    lost = [replace(run, curves={"train_loss": [2.0, math.inf, math.nan]}) for run in comparison.runs[3:]]
-    comparison = replace(comparison, runs=[*comparison.runs[:3], *lost])
-    assert diverged_at(lost[0]) == 2
-    assert comparison.failed == ["rfa"]
-
-
-def test_a_validation_loss_that_is_nan_is_divergence_unless_nothing_could_be_counted() -> None:
-    lost = RunResult(
-        "rfa", 0, {"top1": 0.1, "loss": math.nan}, {"train_loss": [9.0, 9.0], "val_loss": [1, math.nan]}, 1.0
-    )
-    assert diverged_at(lost) == 2
-    assert diverged_at(replace(lost, metrics={"top1": math.nan, "loss": math.nan})) is None
-    assert diverged_at(replace(lost, metrics={"top1": 0.1, "loss": 2.0})) is None
 
 
 def test_a_score_that_is_nan_without_divergence_is_the_data_s() -> None:

@@ -275,3 +275,26 @@ def test_a_block_takes_little_more_memory_in_training_than_with_conv2d(name: str
     x = torch.randn(8, 64, 56, 56, requires_grad=True)
     plain = training_peak(nn.Conv2d(64, 64, 3, padding=1), x)
     assert training_peak(make(name, 64, 64), x) <= most * plain
+
+
+@pytest.mark.parametrize("part", ["features.norm", "attention.norm"])
+def test_inference_in_parts_never_splits_a_batch_that_a_norm_looks_at(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without kernels, some images are computed at a time; a norm in training sees all of them together."""
+    layer, x = make("rfca", 6, 4).eval(), torch.randn(5, 6, 7, 7)
+    layer.get_submodule(part).train()
+    with torch.no_grad(), use_backend("torch"):
+        whole = copy.deepcopy(layer)(x)
+        monkeypatch.setattr("rfaconv.layers.receptive_field.PART", 1)
+        torch.testing.assert_close(layer(x), whole)
+        assert not torch.equal(layer(x[:1]), whole[:1])
+
+
+@every_layer
+def test_inference_in_parts_equals_the_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = scrambled(make(name, 6, 4)).eval(), torch.randn(5, 6, 7, 7)
+    with torch.no_grad(), use_backend("torch"):
+        whole = layer(x)
+        monkeypatch.setattr("rfaconv.layers.receptive_field.PART", 1)
+        torch.testing.assert_close(layer(x), whole)

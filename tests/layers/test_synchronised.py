@@ -53,7 +53,7 @@ def test_processes_equal_one_with_the_joint_batch(
     name: str, images: tuple[int, ...], stride: int, tmp_path: Path
 ) -> None:
     layer: Any = create_conv(name, 6, 5, 3, stride)
-    if name == "rfca":  # its attention's own norm sees rows and columns, one at a time here
+    if name == "rfca":  # its attention's own norm would be torch's SyncBatchNorm, which runs on GPUs alone
         layer.attention.norm = nn.Identity()
     x = torch.randn(sum(images), 6, 9, 9)
     layer.features.norm.momentum = 0.3

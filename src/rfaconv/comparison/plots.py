@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from rfaconv.comparison.labels import place_labels
-from rfaconv.comparison.results import Comparison, ModelCost, Plot, diverged_at
+from rfaconv.comparison.results import Comparison, ModelCost, Plot
 from rfaconv.comparison.statistics import Row
 from rfaconv.figures import INK, MUTED, PAPER, conv_style, draw_svg, shorten
 
@@ -202,11 +202,11 @@ def _difference(axes: Axes, place: int, row: Row) -> None:
 def _curves(comparison: Comparison, conv: str, key: str) -> tuple[np.ndarray, list[np.ndarray]]:
     """[seeds, epochs] of the seeds that finished, as far as all got, and the finite start of each that diverged."""
     runs = [run for run in comparison.runs if run.conv == conv and run.curves.get(key)]
-    finished = [run.curves[key] for run in runs if diverged_at(run) is None]
+    finished = [run.curves[key] for run in runs if run.diverged is None]
     epochs = min((len(curve) for curve in finished), default=0)
     broken = []
     for run in runs:
-        at = diverged_at(run)
+        at = run.diverged
         if at is not None:
             curve = np.array(run.curves[key][:at], dtype=float)
             broken.append(curve[: np.argmin(np.isfinite(curve))] if not np.isfinite(curve).all() else curve)

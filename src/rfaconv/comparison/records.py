@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rfaconv.comparison.results import Comparison, diverged_at
+from rfaconv.comparison.results import Comparison
 from rfaconv.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def as_json(comparison: Comparison) -> str:
             {
                 "conv": run.conv,
                 "seed": run.seed,
-                "diverged": diverged_at(run),
+                "diverged": run.diverged,
                 "seconds": run.seconds,
                 "metrics": dict(run.metrics),
                 "curves": {key: list(curve) for key, curve in run.curves.items()},
@@ -68,7 +68,7 @@ def as_csv(comparison: Comparison) -> str:
         table.writerow(
             [run.conv, run.seed]
             + [run.metrics.get(name, "") for name in metrics]
-            + [diverged_at(run) or "", run.seconds]
+            + [run.diverged or "", run.seconds]
             + ([cost.params, cost.macs] if cost else ["", ""])
         )
     return text.getvalue()

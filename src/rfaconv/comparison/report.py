@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from rfaconv.comparison.records import as_csv, as_json, metric_names
-from rfaconv.comparison.results import Comparison, ModelCost, Plot, Ratio, RunResult, diverged_at
+from rfaconv.comparison.results import Comparison, ModelCost, Plot, Ratio, RunResult
 from rfaconv.comparison.statistics import Row
 from rfaconv.files import printable, write_text
 from rfaconv.profiling import numbers
@@ -111,7 +111,7 @@ def _cost_cells(cost: ModelCost, is_baseline: bool) -> list[tuple[str, str, str]
 
 def _run_cells(comparison: Comparison, run: RunResult) -> list[str]:
     figures = [run.metrics.get(name) for name in metric_names(comparison)]
-    epoch = diverged_at(run)
+    epoch = run.diverged
     return [
         run.conv,
         str(run.seed),

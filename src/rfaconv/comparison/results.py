@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rfaconv.comparison.conclusion import conclusion
 from rfaconv.comparison.statistics import Row, summarise
@@ -90,7 +90,7 @@ class Comparison:
                 raise UserError(
                     f"The runs of '{conv}' are not complete (no {seed}): run the comparison again to finish them."
                 )
-            if diverged_at(runs[seed]) is None:
+            if runs[seed].diverged is None:
                 found[seed] = self._score(runs[seed])
         return found
 
@@ -144,22 +144,3 @@ class Comparison:
                 "its training loss is finite: is there anything to be counted in the validation data?"
             )
         return score
-
-
-def diverged_at(run: RunResult) -> int | None:
-    """The epoch in which `run` diverged: as its task found it, or the first whose training loss is not finite.
-
-    A validation loss that is not finite at the end counts too, as training losses are averaged without what is NaN;
-    but not where the other figures are NaN as well: then the validation data hold nothing to be counted.
-    """
-    if run.diverged is not None:
-        return run.diverged
-    found = _first_not_finite(run.curves.get("train_loss", ()))
-    others = [value for name, value in run.metrics.items() if name != "loss"]
-    if found is None and not math.isfinite(run.metrics.get("loss", 0.0)) and all(map(math.isfinite, others)):
-        return _first_not_finite(run.curves.get("val_loss", ())) or max(1, len(run.curves.get("train_loss", ())))
-    return found
-
-
-def _first_not_finite(losses: Sequence[Any]) -> int | None:
-    return next((epoch for epoch, loss in enumerate(losses, 1) if loss is None or not math.isfinite(loss)), None)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +52,9 @@ def export(model: nn.Module, path: str | Path, example: Tensor, *, tolerance: fl
             output_names=["output"],
         )
         session = runtime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-        reference = model.training, model.eval()
-        try:
-            # torch's maximum keeps a NaN, which Python's would drop.
-            deviation = float(torch.tensor([_deviation(session, model, x) for x in (example, _other(example))]).max())
-        finally:
-            reference[1].train(reference[0])
+        original = copy.deepcopy(model).eval()
+        # torch's maximum keeps a NaN, which Python's would drop.
+        deviation = float(torch.tensor([_deviation(session, original, x) for x in (example, _other(example))]).max())
         if not deviation <= tolerance:
             raise UserError(f"The exported file deviates by {deviation:.1e}, more than {tolerance:.1e}: not written.")
         with replacing(path) as target:
@@ -69,7 +67,7 @@ def _other(example: Tensor) -> Tensor:
     return torch.randn(batch + 1, channels, height + 32, width + 64, generator=torch.Generator().manual_seed(0))
 
 
-def _deviation(session: object, model: nn.Module, x: Tensor) -> float:
+def _deviation(session: Any, model: nn.Module, x: Tensor) -> float:
     expected = model(x)
-    found = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])  # type: ignore[attr-defined]
+    found = torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
     return float((found - expected).abs().max() / expected.abs().max())

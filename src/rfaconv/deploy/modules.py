@@ -91,6 +91,7 @@ def can_deploy(module: nn.Module) -> bool:
     """Whether `module` is a layer that `TapSum` equals: `rfa` or `rf` with a BatchNorm2d in eval mode."""
     return (
         isinstance(module, ReceptiveFieldConv2d)
+        and type(module)._convolve is ReceptiveFieldConv2d._convolve
         and has_fixed_statistics(module.features.norm)
         and (module.attention is None or type(module.attention) is TapSoftmax)
     )

@@ -34,6 +34,8 @@ class Attention(nn.Module):
 
     has_operands = False
     """Whether `operands` says the same as `forward`; so it is where one class defines both."""
+    pools_features = False
+    """Whether `operands` asks for pooled features."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -152,6 +154,8 @@ class ChannelSpatialAttention(Attention):
             "raw": at the features as they came (RFCBAMConv).
     """
 
+    pools_features = True
+
     def __init__(
         self,
         channels: int,
@@ -190,6 +194,8 @@ class CoordinateAttention(Attention):
         channels: C.
         hidden: width of the shared 1x1 convolution; None is max(8, C // 32).
     """
+
+    pools_features = True
 
     def __init__(self, channels: int, hidden: int | None = None) -> None:
         super().__init__()

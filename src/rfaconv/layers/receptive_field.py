@@ -103,16 +103,18 @@ class ReceptiveFieldConv2d(ConvLayer):
     def _own_features(self) -> ReceptiveFieldFeatures:
         return ReceptiveFieldFeatures(self.in_channels, self.window)
 
+    def _is_plain(self) -> bool:
+        """Whether it is computed as the paper has it: a benchmark or the MAC counter wants to see that."""
+        return (self.backend or preferred_backend()) == "reference"
+
     def _folds_norm(self) -> bool:
-        # The reference computes the norm as the paper has it: the MAC counter wants to see it.
-        return (self.backend or preferred_backend()) != "reference"
+        return not self._is_plain()
 
     def _convolve(self, x: Tensor, epilogue: Epilogue) -> Tensor:
-        backend = self._backend(x)
-        if backend is None or backend.composes_modules:
-            return epilogue.apply(self._compose_parts(x, plain=backend is not None and backend.name == "reference"))
-        attention, features = self.attention, self.features.folded(x, backend)
-        assert attention is not None
+        backend, attention = self._kernels(x), self.attention
+        if backend is None or attention is None:
+            return epilogue.apply(self._compose_parts(x))
+        features = self.features.folded(x, backend)
 
         def pooled(over_channels: bool) -> tuple[Tensor, Tensor]:
             first, second = backend.pool_features(x, features, self.window, over_channels)
@@ -121,40 +123,43 @@ class ReceptiveFieldConv2d(ConvLayer):
         operands = attention.operands(x, pooled, self.window)
         return backend.rf_conv2d(x, features, operands, self.weight, self.bias, self.window, self.groups, epilogue)
 
-    def _backend(self, x: Tensor) -> Backend | None:
-        """Who computes it; None where only its own modules can: others put in, or some that are to be seen called."""
+    def _kernels(self, x: Tensor) -> Backend | None:
+        """The backend whose operators compute it; None where its modules do.
+
+        So it is where others were put in, where some are to be seen called, and for the backends that compose.
+        """
         attention, features = self.attention, self.features
-        call = Call(
-            x,
-            features.weight,
-            self.weight,
-            self.window,
-            features.batch_statistics,
-            shared_statistics(features.norm) is not None,
-            gated=attention is not None and attention.has_operands and type(attention) is not TapSoftmax,
-        )
-        chosen = choose_backend(self.backend, call)
-        if chosen.composes_modules:
-            return chosen
-        if attention is None or not attention.has_operands or is_hooked(features) or is_hooked(attention):
+        if attention is None or not attention.has_operands or self._is_watched():
             return None
         if type(features.norm) not in (nn.BatchNorm2d, nn.SyncBatchNorm):
             return None
-        # A training program that torch.export writes is to have the norm as the norm that others can switch to eval.
-        return None if features.batch_statistics and _is_exporting() else chosen
+        by_batch, shares = features.batch_statistics, shared_statistics(features.norm) is not None
+        if by_batch and _is_exporting():
+            return None  # a program that others are to switch to eval must have the norm as a norm
+        call = Call(x, features.weight, self.weight, self.window, by_batch, shares, attention.pools_features)
+        chosen = choose_backend(self.backend, call)
+        return None if chosen.composes_modules else chosen
 
-    def _compose_parts(self, x: Tensor, plain: bool) -> Tensor:
+    def _compose_parts(self, x: Tensor) -> Tensor:
         """Of the modules; in inference on a CPU some images at a time, since large tensors cost more than all else."""
-        images = x.shape[0]
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-        if not (plain or traced or torch.is_grad_enabled() or self.training) and x.device.type == "cpu" and x.numel():
-            values = x.shape[1] * self.window.taps * max(1, math.prod(output_size(x, self.window)))
-            images = max(1, PART // values)
-        if images >= x.shape[0] or self.attention is None or not self.attention.has_operands or self._is_watched():
-            return self._compose(x, plain)
-        return torch.cat([self._compose(part, plain) for part in x.split(images)])
+        if torch.is_grad_enabled() or traced or x.device.type != "cpu" or not x.numel() or self._is_plain():
+            return self._compose(x)
+        values = x.shape[1] * self.window.taps * max(1, math.prod(output_size(x, self.window)))
+        images = max(1, PART // values)
+        if images >= x.shape[0] or self._is_watched() or not self._takes_images_apart():
+            return self._compose(x)
+        return torch.cat([self._compose(part) for part in x.split(images)])
 
-    def _compose(self, x: Tensor, plain: bool) -> Tensor:
+    def _takes_images_apart(self) -> bool:
+        """Whether an image's output hangs on no other: a known attention, and no norm by the batch's statistics."""
+        if self.attention is None or not self.attention.has_operands or self.features.batch_statistics:
+            return False
+        norms = [norm for norm in self.attention.modules() if isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm)]
+        return all(has_fixed_statistics(norm) for norm in norms)
+
+    def _compose(self, x: Tensor) -> Tensor:
+        plain = self._is_plain()
         features = self.features(x, not plain)
         if self.attention is not None:
             features = self.attention(features, x, self.window)
@@ -163,6 +168,7 @@ class ReceptiveFieldConv2d(ConvLayer):
         return out.contiguous(memory_format=torch.channels_last) if last else out
 
     def _is_watched(self) -> bool:
+        """Whether someone wants to see its parts called."""
         return is_hooked(self.features) or is_hooked(self.attention)
 
 

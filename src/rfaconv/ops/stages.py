@@ -33,7 +33,7 @@ def generate_by_convolution(x: Tensor, weight: Tensor, bias: Tensor | None, wind
     """`generate` as one depthwise convolution."""
     kernel_size, stride, padding, dilation = window
     if any(pad > step * (size - 1) for pad, step, size in zip(padding, dilation, kernel_size, strict=True)):
-        # Windows that lie in the padding alone: some versions of torch cannot do them in channels_last on a CPU.
+        # More padding than kernel: in a layout that every version of torch takes.
         x = x.contiguous()
     features = F.conv2d(x, weight, bias, stride, padding, dilation, groups=x.shape[1])
     return features.unflatten(1, (x.shape[1], *kernel_size))
@@ -158,7 +158,7 @@ def norm_as_line(
 
 
 def update_running(
-    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: Tensor | int, momentum: float
+    running_mean: Tensor, running_var: Tensor, mean: Tensor, var: Tensor, count: Tensor, momentum: float
 ) -> None:
     """Move running statistics towards a batch's as F.batch_norm does: to the unbiased variance of `count` values."""
     running_mean.lerp_(mean.detach().to(running_mean.dtype), momentum)
