@@ -165,6 +165,7 @@ def test_json_has_everything_and_no_nan(tmp_path: Path) -> None:
         comparison.runs[0],
         metrics={"top1": 0.88, "loss": math.nan},
         curves={"train_loss": [1.0, math.inf], "val_top1": [0.1, 0.2]},
+        diverged=2,
     )
     comparison = replace(comparison, runs=[broken, *comparison.runs[1:]])
     page, record, lines = written(comparison, tmp_path)
